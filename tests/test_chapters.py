@@ -1,0 +1,55 @@
+"""The chapters as they are committed: stripped, parametrised, runnable on Colab, listed in the table of contents."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).parent.parent
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+@pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
+def chapter(request):
+    notebook = nbformat.read(request.param, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_chapter_is_in_the_table_of_contents_in_order():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [entry["file"] for entry in toc["parts"][0]["chapters"]]
+    assert listed == [f"book/{path.stem}" for path in CHAPTERS]
+
+
+def test_no_outputs_are_committed(chapter):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(chapter))
+
+
+def test_the_parameters_of_the_runner(chapter):
+    (parameters,) = [cell.source for cell in code_cells(chapter) if "parameters" in cell.metadata.get("tags", [])]
+    values = {}
+    exec(parameters, values)
+    assert (values["profile"], values["seed"], values["data_root"]) == ("quick", 0, "")
+
+
+def test_the_first_cell_installs_the_library_on_colab_and_only_there(chapter):
+    lines = code_cells(chapter)[0].source.splitlines()
+    assert lines[2].startswith('if "google.colab" in sys.modules:')
+    assert lines[3].startswith("    %pip install --quiet git+https://")
+    assert len(lines) == 4
+
+
+def test_every_cell_parses(chapter):
+    for cell in code_cells(chapter):
+        compile(TransformerManager().transform_cell(cell.source), "cell", "exec")
+
+
+def test_a_chapter_opens_with_its_title(chapter):
+    assert chapter.cells[0].cell_type == "markdown" and chapter.cells[0].source.startswith("# ")

@@ -1,0 +1,30 @@
+"""The command line: quick help, and no traceback for a mistake of the user."""
+
+import subprocess
+import sys
+
+import pytest
+
+from wsol_lib.__main__ import COMMANDS, main
+
+
+def test_help_names_the_commands_without_loading_torch():
+    code = "import sys; from wsol_lib.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_of_a_command_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"python -m wsol_lib {command}" in capsys.readouterr().out.split("examples:")[1]
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["localise"])
+    assert stopped.value.code == 2
+    assert "invalid choice: 'localise'" in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""Recorded measurements: what is kept, and where it is found again."""
+
+import json
+
+import pytest
+
+from wsol_lib import results
+
+FACTS = dict(chapter="02-cam", profile="tiny", dataset="tiny-imagenet", n=10_000, seed=0)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSOL_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("WSOL_RECORDS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+def test_a_measurement_is_found_again_with_its_circumstances(folder):
+    results.record("cam/max-box-acc", 0.62, **FACTS, tau=0.24)
+    found = results.load("02-cam", "tiny")["cam/max-box-acc"]
+    assert (found["value"], found["n"], found["dataset"], found["tau"]) == (0.62, 10_000, "tiny-imagenet", 0.24)
+    assert {"device", "versions", "commit", "date", "seed"} <= set(found)
+
+
+def test_the_last_measurement_of_a_name_counts_and_the_others_stay(folder):
+    for name, value in [("a", 0.1), ("b", 0.2), ("a", 0.3)]:
+        results.record(name, value, **FACTS)
+    found = results.load("02-cam", "tiny")
+    assert {name: entry["value"] for name, entry in found.items()} == {"a": 0.3, "b": 0.2}
+
+
+def test_one_file_a_chapter_and_profile_and_nothing_else(folder):
+    results.record("a", 1, **FACTS)
+    results.record("a", 1, **{**FACTS, "profile": "full"})
+    assert sorted(path.name for path in folder.iterdir()) == ["02-cam-full.json", "02-cam-tiny.json"]
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(folder):
+    results.record("a", 1, **FACTS)
+    with pytest.raises(TypeError):
+        results.record("b", 2, **FACTS, tau=object())
+    assert list(json.loads((folder / "02-cam-tiny.json").read_text())) == ["a"]
+
+
+def test_nothing_recorded_is_an_empty_answer(folder):
+    assert results.load("02-cam", "full") == {}

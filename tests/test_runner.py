@@ -1,0 +1,164 @@
+"""The runner: what is executed, what is reused, and what is said after a failure."""
+
+import json
+import os
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from wsol_lib import runner
+from wsol_lib.__main__ import main
+
+PARAMETERS = 'profile = "quick"\nseed = 0\ndata_root = ""'
+
+
+def write_chapter(path, *sources):
+    cells = [new_markdown_cell(f"# {path.stem}"), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in sources]), path)
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A book of three chapters that note their runs in a file, as the folder we are in."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WSOL_RECORDS", "WSOL_RESULTS", "JUPYTER_PATH"):
+        monkeypatch.setenv(name, "")  # the runner sets them; monkeypatch puts them back
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").write_text("title: trial\nexecute:\n  execute_notebooks: 'off'\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n- glob: book/0*\n")
+    (tmp_path / "book" / "index.md").write_text("# Trial\n")
+    for number in ("01", "02", "03"):
+        note = f"open('../runs', 'a').write('{number} ' + profile + str(seed) + ';')"
+        write_chapter(tmp_path / "book" / f"{number}-trial.ipynb", note, "print(6 * 7)")
+    return tmp_path
+
+
+def runs(book):
+    path = book / "runs"
+    return path.read_text().split(";")[:-1] if path.exists() else []
+
+
+def run(*arguments):
+    return main(["book", "--no-html", *arguments])
+
+
+def test_chapters_run_in_reading_order_and_keep_their_outputs(book):
+    assert run() == 0
+    assert runs(book) == ["01 quick0", "02 quick0", "03 quick0"]
+    executed = nbformat.read(book / "_build" / "quick" / "02-trial.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "42\n"
+    source = nbformat.read(book / "book" / "02-trial.ipynb", as_version=4)
+    assert source.cells[-1].outputs == []
+
+
+def test_a_finished_chapter_is_not_run_again(book):
+    run()
+    run()
+    assert len(runs(book)) == 3
+
+
+@pytest.mark.parametrize("change", ["chapter", "library", "parameter", "force"])
+def test_a_change_runs_it_again(book, monkeypatch, change):
+    run("--chapters", "01")
+    arguments = []
+    if change == "chapter":
+        write_chapter(book / "book" / "01-trial.ipynb", "open('../runs', 'a').write('01 changed;')")
+    elif change == "library":
+        monkeypatch.setattr(runner, "library_fingerprint", lambda: "another library")
+    else:
+        arguments = {"parameter": ["--seed", "1"], "force": ["--force"]}[change]
+    run("--chapters", "01", *arguments)
+    assert len(runs(book)) == 2
+
+
+def test_a_run_that_was_cut_short_is_not_taken_for_finished(book):
+    run("--chapters", "01")
+    (book / "_build" / "quick" / "01-trial.json").unlink()
+    run("--chapters", "01")
+    assert len(runs(book)) == 2
+
+
+def test_after_a_failure_it_names_chapter_cell_and_error_and_keeps_the_others(book, capsys):
+    write_chapter(book / "book" / "02-trial.ipynb", "answer = 6 * 7", "answer / 0\nprint(answer)")
+    assert main(["book"]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 3 chapters failed; the HTML was not built" in said
+    assert "02-trial, cell 4 (`answer / 0`): ZeroDivisionError: division by zero" in said
+    assert runs(book) == ["01 quick0", "03 quick0"]
+    assert (book / "_build" / "quick" / "03-trial.ipynb").exists()
+    assert not (book / "_build" / "quick" / "02-trial.ipynb").exists()
+    assert not (book / "_build" / "html").exists()
+
+
+def test_a_failure_leaves_the_last_good_copy(book):
+    run("--chapters", "02")
+    good = (book / "_build" / "quick" / "02-trial.ipynb").read_text()
+    write_chapter(book / "book" / "02-trial.ipynb", "1 / 0")
+    assert run("--chapters", "02") == 1
+    assert (book / "_build" / "quick" / "02-trial.ipynb").read_text() == good
+
+
+def test_chapters_are_chosen_by_number_or_name(book):
+    assert run("--chapters", "03", "01-trial") == 0
+    assert runs(book) == ["01 quick0", "03 quick0"]
+
+
+def test_the_kernel_is_this_interpreter_with_the_books_folders(book):
+    write_chapter(
+        book / "book" / "01-trial.ipynb",
+        "import json, os, sys\n"
+        "names = ('WSOL_RESULTS', 'WSOL_RECORDS', 'MALLOC_TRIM_THRESHOLD_')\n"
+        "json.dump([sys.executable, *map(os.environ.get, names)], open('../seen', 'w'))",
+    )
+    run("--chapters", "01")
+    import sys
+
+    expected = [sys.executable, str(book / "_build" / "results"), str(book / "results"), str(2**34)]
+    assert json.loads((book / "seen").read_text()) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["--profile", "fast"], "expected a profile out of quick, tiny, full, found 'fast'"),
+        (["--chapters", "07"], "expected chapters out of 01-trial, 02-trial, 03-trial, found 07"),
+        (["--profile", "tiny"], "expected the folder that holds tiny-imagenet as root= or in the environment"),
+        (["--profile", "tiny", "--data-root", "nowhere"], "expected a folder that holds tiny-imagenet at"),
+    ],
+)
+def test_bad_arguments_are_one_sentence_before_anything_runs(book, capsys, monkeypatch, arguments, sentence):
+    monkeypatch.delenv("WSOL_DATA", raising=False)
+    assert run(*arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and sentence in said and "Traceback" not in said
+    assert runs(book) == []
+
+
+def test_outside_the_repository(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run() == 2
+    assert "expected the book's repository" in capsys.readouterr().err
+
+
+def test_html_has_the_outputs_and_a_warning_is_an_error(book, capsys):
+    assert main(["book"]) == 0
+    page = (book / "_build" / "html" / "book" / "02-trial.html").read_text()
+    assert "<span></span>42" in page or ">42\n" in page
+    assert (book / "_build" / "html" / "index.html").exists()
+    (book / "book" / "index.md").write_text("# Trial\n\n{doc}`nowhere`\n")
+    assert main(["book"]) == 1
+    said = capsys.readouterr().err
+    assert "unknown document" in said and "the HTML has warnings, which count as errors" in said
+    assert len(runs(book)) == 3, "rendering again does not execute again"
+
+
+def test_only_what_changed_is_staged_again(book):
+    source = book / "_build" / "source"
+    runner._stage(book, source, "quick")
+    before = {path: path.stat().st_mtime_ns for path in source.rglob("*") if path.is_file()}
+    (book / "book" / "index.md").write_text("# Another\n")
+    os.remove(book / "book" / "03-trial.ipynb")
+    runner._stage(book, source, "quick")
+    changed = {path.name for path, mtime in before.items() if not path.exists() or path.stat().st_mtime_ns != mtime}
+    assert changed == {"index.md", "03-trial.ipynb"}

@@ -1,0 +1,39 @@
+"""The command line: ``python -m wsol_lib COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+# command -> module with add_arguments(parser) and run(args) -> exit status, and what the command does
+COMMANDS = {
+    "book": ("wsol_lib.runner", "execute the chapters and build the HTML"),
+    "evaluate": ("wsol_lib.evaluate", "score a folder of score maps"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m wsol_lib", description="Weakly supervised object localization.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, summary) in COMMANDS.items():
+        commands.add_parser(name, help=summary, add_help=False)
+    command = parser.parse_known_args(argv)[0].command
+    # only the module of the chosen command is imported: --help answers at once
+    module = import_module(COMMANDS[command][0])
+    subparser = argparse.ArgumentParser(
+        prog=f"python -m wsol_lib {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(subparser)
+    arguments = subparser.parse_args((sys.argv[1:] if argv is None else argv)[1:])
+    try:
+        return module.run(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

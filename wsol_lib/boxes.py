@@ -1,0 +1,134 @@
+"""From score maps to boxes: normalise, threshold, tight box ("Evaluating WSOL Right", Section 4.1).
+
+A box is xyxy with continuous edges, in pixels of the map: the one pixel at the origin is [0, 0, 1, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsol_lib import component_tree as tree
+from wsol_lib.component_tree import compiled
+
+LONGEST_SIDE = 2**15 - 1  # row and column of a pixel are packed into 32 bits
+
+
+def normalize_score_maps(maps: Tensor, method: str = "min-max") -> Tensor:
+    """Map the scores of each map (N, H, W) to [0, 1].
+
+    ``"min-max"``: (s - min) / (max - min), as the evaluation paper always does; a constant map becomes all zeros.
+    ``"max"``: s / max, as some earlier papers do; it needs scores >= 0, and a map of zeros stays so.
+
+    Returns float32 (float64 for float64 maps) on the device of ``maps``. Raises ValueError for NaN or infinite scores.
+    """
+    if method not in ("min-max", "max"):
+        raise ValueError(f'expected method "min-max" or "max", found {method!r}')
+    maps = as_score_maps(maps)
+    _raise_for(~torch.isfinite(maps).flatten(1).all(1), "has NaN or infinite scores; scores must be finite")
+    lowest, highest = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    if method == "max":
+        _raise_for((lowest < 0).flatten(), 'has negative scores; use ReLU first, or method="min-max"')
+        lowest = torch.zeros_like(lowest)
+    extent = highest - lowest
+    return (maps - lowest) / extent.where(extent > 0, 1)
+
+
+def boxes_from_score_maps(maps: Tensor, threshold: float) -> Tensor:
+    """Tight box (N, 4) round the largest 8-connected component of {s >= threshold} in each map (N, H, W) in [0, 1].
+
+    Of equally large components the one whose first pixel comes first, row by row, is taken. A map that stays below the
+    threshold everywhere has no box: its row is [0, 0, 0, 0]. Scores and threshold are compared in the precision of the
+    maps. The boxes are float32 on the device of ``maps``; maps of one call are shared out over
+    ``torch.get_num_threads()`` threads.
+
+    Raises ValueError for scores that are NaN or outside [0, 1], naming the first such map.
+
+    >>> maps = torch.tensor([[[0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 0.4, 0.5]]])
+    >>> boxes_from_score_maps(maps, 0.3)
+    tensor([[2., 1., 4., 2.]])
+    >>> boxes_from_score_maps(maps, 0.6)
+    tensor([[0., 0., 1., 1.]])
+    """
+    maps = as_score_maps(maps)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"expected a threshold in [0, 1], found {threshold}")
+    boxes = np.zeros((len(maps), 4), np.float32)
+    scores = maps.detach().cpu().contiguous().numpy()
+    tau = scores.dtype.type(threshold)
+    bad = tree.over_threads(lambda part: _largest_boxes(scores[part], tau, boxes[part]), len(scores))
+    raise_for_scores(bad)
+    return torch.from_numpy(boxes).to(maps.device)
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Pairwise intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy with continuous edges.
+
+    A box without area has IoU 0 with everything.
+
+    >>> box_iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]]))
+    tensor([[1.0000, 0.3333, 0.0000]])
+    """
+    a, b = (boxes if boxes.is_floating_point() else boxes.float() for boxes in (a, b))
+    corner = torch.maximum(a[:, None, :2], b[None, :, :2])
+    overlap = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
+    union = _areas(a)[:, None] + _areas(b)[None] - overlap
+    return overlap / union.where(union > 0, 1)
+
+
+def as_score_maps(maps: Tensor) -> Tensor:
+    """Check the shape (N, H, W) and widen half precision and whole numbers to float32."""
+    if maps.ndim != 3 or 0 in maps.shape[1:] or max(maps.shape[1:]) > LONGEST_SIDE:
+        raise ValueError(
+            f"expected score maps of shape (N, H, W) with sides of 1 to {LONGEST_SIDE}, found {tuple(maps.shape)}"
+        )
+    return maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
+
+
+def raise_for_scores(index: int) -> None:
+    """ValueError for the map that a compiled function found fault with; -1 is none."""
+    if index >= 0:
+        raise ValueError(
+            f"score map {index} of the batch has NaN or scores outside [0, 1]; normalize_score_maps brings them there"
+        )
+
+
+def _raise_for(bad: Tensor, rule: str) -> None:
+    """ValueError naming the first map for which the (N,) flags are set, and the rule it breaks."""
+    if bad.any():
+        raise ValueError(f"score map {int(bad.nonzero()[0])} of the batch {rule}")
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1)
+
+
+@compiled
+def _largest_boxes(score_maps: np.ndarray, tau: float, boxes: np.ndarray) -> int:
+    """Write the box of each map (N, H, W); returns the first map with a score that is not in [0, 1], or -1."""
+    number, height, width = score_maps.shape
+    births = tree.most_births(height, width, False) + 2
+    labels = np.empty((height + 2, width + 2), np.int32)
+    parents, nodes, live = np.empty(births, np.int32), np.empty((births, 8), np.int32), np.zeros(1, np.int64)
+    for n in range(number):
+        labels[:] = 0
+        nodes[0] = 0
+        born, best = 0, 0
+        for y in range(height):
+            for x in range(width):
+                if not 0 <= score_maps[n, y, x] <= 1:
+                    return n
+                if score_maps[n, y, x] >= tau:
+                    node = tree.join_pixel(
+                        y << 16 | x, labels, parents, nodes, live, born + 1, tree.JOINS_8, tree.PIXEL_GAINS
+                    )
+                    born = max(born, node)
+        for node in range(1, born + 1):  # parents of merged components have at least their area
+            gain = nodes[node, tree.AREA] - nodes[best, tree.AREA]
+            if gain > 0 or (gain == 0 and nodes[node, tree.FIRST] < nodes[best, tree.FIRST]):
+                best = node
+        if born:
+            left, top, right, bottom = nodes[best, tree.LEFT : tree.BOTTOM + 1]
+            boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3] = left, top, right + 1, bottom + 1
+    return -1

@@ -1,0 +1,79 @@
+"""Data: a name and a split go in, a sequence of ``Sample``s comes out, the same for every data set.
+
+The three splits are those of "Evaluating WSOL Methods Right" (section 4.2): train on ``train-weaksup`` (labels), choose on
+``train-fullsup`` (boxes), look at ``test`` once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from importlib import import_module
+from pathlib import Path
+
+from wsol_lib.data.sample import LocalizationDataset, Sample, make_sample
+
+__all__ = ["SPLITS", "LocalizationDataset", "Sample", "load_dataset", "make_sample"]
+
+SPLITS = ("train-weaksup", "train-fullsup", "test")
+
+# name -> module, class, whether it reads files below a data root; imported when asked for
+_READERS = {
+    "synthbirds": ("synthbirds", "SynthBirds", False),
+    "tiny-imagenet": ("tiny_imagenet", "TinyImageNet", True),
+    "cub": ("metadata", "CUB", True),
+    "imagenet": ("metadata", "ImageNet", True),
+    "openimages": ("metadata", "OpenImages", True),
+    "folder": ("folder", "ImageFolder", True),
+}
+
+
+def load_dataset(name: str, split: str, root: str | Path | None = None, **options) -> LocalizationDataset:
+    """Open one split of a data set.
+
+    Parameters
+    ----------
+    name: "synthbirds" (generated, needs no files), "tiny-imagenet", "cub", "imagenet", "openimages" or "folder"
+    split: "train-weaksup", "train-fullsup" or "test"
+    root: folder that holds the data; None takes the one named by the environment variable WSOL_DATA
+    options: of the reader; ``transform`` (Sample -> anything) is one of all readers
+
+    Returns
+    -------
+    a data set: ``len()``, ``[i]`` -> ``Sample``, and without touching an image ``labels`` (N,), ``boxes`` (N tensors
+    (k, 4)), ``image_sizes`` (N, 2) as width and height, ``image_ids`` and ``class_names``.
+
+    Raises
+    ------
+    ValueError: an unknown name, split or option; content that is not what the format promises
+    FileNotFoundError: the data are not there
+    """
+    if name not in _READERS:
+        raise ValueError(f"expected a data set out of {', '.join(_READERS)}, found {name!r}: choose one of these names")
+    if split not in SPLITS:
+        raise ValueError(f"expected a split out of {', '.join(SPLITS)}, found {split!r}: choose one of these")
+    module, class_name, has_root = _READERS[name]
+    reader = getattr(import_module(f"wsol_lib.data.{module}"), class_name)
+    known = list(inspect.signature(reader.__init__).parameters)[2:]  # without self and split
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"expected options of {name} out of {', '.join(known)}, found {', '.join(unknown)}: leave out what is not in the list"
+        )
+    if has_root:
+        options["root"] = _data_root(name, root)
+    return reader(split, **options)
+
+
+def _data_root(name: str, root: str | Path | None) -> Path:
+    chosen = root or os.environ.get("WSOL_DATA")
+    if not chosen:
+        raise FileNotFoundError(
+            f"expected the folder that holds {name} as root= or in the environment variable WSOL_DATA, found neither: "
+            "name it, see the page 'Getting the data' for how to fill it"
+        )
+    if not Path(chosen).is_dir():
+        raise FileNotFoundError(
+            f"expected a folder that holds {name} at {chosen}, found none: correct root= or WSOL_DATA, or fetch the data first"
+        )
+    return Path(chosen)

@@ -1,0 +1,154 @@
+"""Figures of the book: images, boxes and score maps go in, one consistent style comes out.
+
+Colours mean the same thing on every page: see ``COLOURS``. Boxes are xyxy in continuous pixels; matplotlib puts pixel centres
+on whole numbers, so everything here shifts by half a pixel once and in one place.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import inspect
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from IPython.display import HTML, Markdown
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+#: One meaning, one colour (Okabe and Ito's palette, told apart by colour-blind readers), for the whole book.
+COLOURS = {"ground truth": "#009E73", "pseudo box": "#E69F00", "prediction": "#D55E00", "baseline": "#7F7F7F"}
+SCORE_COLOURMAP = "inferno"
+
+
+def use_style() -> None:
+    """Call once in a chapter, before its first figure."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind")
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+        }
+    )
+
+
+def show_image(
+    ax: Axes,
+    image: Tensor,
+    *,
+    boxes: Mapping[str, Tensor] | None = None,
+    score_map: Tensor | None = None,
+    title: str = "",
+) -> None:
+    """Draw an image (3, H, W), a score map (H, W) in [0, 1] over it, and boxes (k, 4) by their meaning in ``COLOURS``."""
+    pixels = np.asarray(image).transpose(1, 2, 0)
+    if score_map is None:
+        ax.imshow(pixels)
+    else:
+        ax.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+        ax.imshow(np.asarray(score_map), cmap=SCORE_COLOURMAP, alpha=0.6, vmin=0, vmax=1)
+    for meaning, drawn in (boxes or {}).items():
+        for x1, y1, x2, y2 in np.asarray(drawn).reshape(-1, 4):
+            outline = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, lw=2, ec=COLOURS[meaning])
+            outline.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white", alpha=0.7)])
+            ax.add_patch(outline)
+    ax.set_title(title)
+    ax.set_axis_off()
+
+
+def gallery(
+    images: Sequence[Tensor],
+    *,
+    boxes: Sequence[Mapping[str, Tensor]] | None = None,
+    score_maps: Sequence[Tensor] | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 6,
+    size: float = 1.6,
+) -> Figure:
+    """A grid of ``show_image``; ``size`` is the side of one image in inches."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25 * bool(titles)) * rows), squeeze=False)
+    for ax in axes.flat[len(images) :]:
+        ax.set_axis_off()
+    for i, (image, ax) in enumerate(zip(images, axes.flat)):
+        show_image(
+            ax,
+            image,
+            boxes=boxes[i] if boxes else None,
+            score_map=score_maps[i] if score_maps is not None else None,
+            title=titles[i] if titles else "",
+        )
+    return figure
+
+
+def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
+    """One legend under the figure that names the colours of its boxes."""
+    handles = [Line2D([], [], color=COLOURS[meaning], lw=2, label=meaning) for meaning in meanings]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: str, start: int = 0) -> HTML:
+    """A slider over pictures drawn beforehand: it moves without a kernel, in the rendered book as in a notebook.
+
+    Parameters
+    ----------
+    draw: value -> figure, called once for each of ``values``
+    values: what the slider runs over
+    label: what stands in front of the value
+    start: index of the first value shown
+    """
+    frames = []
+    for value in values:
+        figure, buffer = draw(value), io.BytesIO()
+        figure.savefig(buffer, format="webp", dpi=110, pil_kwargs={"quality": 85})
+        plt.close(figure)
+        frames.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
+    shown = [f"{value:g}" for value in values]
+    # the script finds its own figure through currentScript, so that a page can hold any number of sliders
+    return HTML(f"""<figure class="wsol-slider" style="margin: 1em 0">
+<label style="display: flex; gap: 0.8em; align-items: center">{label} <input type="range" min="0"
+max="{len(values) - 1}" value="{start}" style="flex: 1; min-width: 8em"> <output style="min-width: 3em">{shown[start]}</output></label>
+<img src="{frames[start]}" alt="{label} {shown[start]}" style="width: 100%; background: white">
+<script>(() => {{
+  const figure = document.currentScript.parentElement, frames = {frames}, shown = {shown};
+  const [input, output, image] = ["input", "output", "img"].map((tag) => figure.querySelector(tag));
+  input.addEventListener("input", () => {{
+    image.src = frames[input.value]; output.value = shown[input.value]; image.alt = `{label} ${{shown[input.value]}}`;
+  }});
+}})()</script></figure>""")
+
+
+def show_source(function: Callable) -> Markdown:
+    """The source of a library function without its docstring, as a code block of the page: the text can't drift from it."""
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    definition = ast.parse("\n".join(lines)).body[0]
+    if ast.get_docstring(definition):
+        docstring = definition.body[0]
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return Markdown("```python\n" + "\n".join(lines) + "\n```")
+
+
+def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
+    """A table of recorded measurements (``wsol_lib.results.load``) with where they come from, or a sentence that there are none."""
+    chosen = {name.removeprefix(prefix): entry for name, entry in records.items() if name.startswith(prefix)}
+    if not chosen:
+        return Markdown("*No recorded measurements are at hand here; the repository keeps them in `results/`.*")
+    rows = [f"| {name} | {entry['value']:.1%} | {entry['dataset']} | {entry['n']:,} |" for name, entry in chosen.items()]
+    first = next(iter(chosen.values()))
+    origin = f"*Recorded on {first['date']} on {first['device']} with torch {first['versions']['torch']}, commit {first['commit']}.*"
+    return Markdown("| measured | value | data set | images |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + origin)

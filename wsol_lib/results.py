@@ -1,0 +1,76 @@
+"""Recorded measurements: what a chapter measured goes into a JSON file, with everything needed to measure it again.
+
+A run writes to the folder named by WSOL_RESULTS (the runner sets it; ``_build/results`` otherwise). Maintainers commit runs of
+the larger profiles to ``results/`` (``python -m wsol_lib book --record``), so that a reader of the quick profile sees them too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+import wsol_lib
+from wsol_lib.cache import atomic_path
+
+
+def record(
+    name: str, value: float, *, chapter: str, profile: str, dataset: str, n: int, seed: int, **facts: object
+) -> None:
+    """Keep one measurement; an earlier one of the same name, chapter and profile is replaced.
+
+    Parameters
+    ----------
+    name: what was measured, unique in its chapter, such as "cam/max-box-acc"
+    value: a number, in the unit the name promises; accuracies in [0, 1]
+    chapter, profile: where it was measured
+    dataset, n, seed: on what, on how many images, with which seed
+    facts: more to know, plain values: ``spread``, ``backbone``, ``tau``, ``seconds`` ...
+    """
+    path = Path(os.environ.get("WSOL_RESULTS") or "_build/results") / f"{chapter}-{profile}.json"
+    records = json.loads(path.read_text()) if path.exists() else {}
+    records[name] = {
+        "value": float(value),
+        "dataset": dataset,
+        "n": n,
+        "seed": seed,
+        **facts,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({torch.get_num_threads()} threads)",
+        "versions": {"wsol_lib": wsol_lib.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "commit": _commit(),
+        "date": datetime.date.today().isoformat(),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
+
+
+def load(chapter: str, profile: str) -> dict[str, dict]:
+    """The committed measurements of a chapter in a profile, by name; empty where none are at hand.
+
+    They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one folder up.
+    """
+    folders = [os.environ["WSOL_RECORDS"]] if "WSOL_RECORDS" in os.environ else ["results", "../results"]
+    for folder in folders:
+        path = Path(folder) / f"{chapter}-{profile}.json"
+        if path.exists():
+            return json.loads(path.read_text())
+    return {}
+
+
+def _commit() -> str | None:
+    """The commit of the working tree, with a + if tracked files differ from it; None outside a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,194 @@
+"""The book: chapters go in, executed copies and one HTML site come out.
+
+Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and parameters are
+those of its last run is not run again. Then jupyter-book turns the executed chapters and the pages of ``book/`` into
+``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wsol_lib.cache import atomic_path, library_fingerprint
+from wsol_lib.data import load_dataset
+from wsol_lib.profiles import PROFILES, get_profile
+
+EXAMPLES = """examples:
+  python -m wsol_lib book                                   all chapters, quick profile, no data needed
+  python -m wsol_lib book --chapters 02 --no-html           one chapter, executed to _build/quick/
+  python -m wsol_lib book --profile tiny --data-root DATA   real photographs: DATA/tiny-imagenet-200
+"""
+
+# Freed memory stays with the process: on virtual machines the page faults of giving it back and taking it again
+# otherwise cost more than the convolutions (a factor of two to four in efficientnet_lite0's images a second).
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**33),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
+    parser.add_argument("--profile", default="quick", help=f"{', '.join(PROFILES)} (default: quick)")
+    parser.add_argument("--chapters", nargs="+", metavar="NN", help="only these, by number or name (default: all)")
+    parser.add_argument("--data-root", default="", help="folder with the real data (default: $WSOL_DATA)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--force", action="store_true", help="execute finished chapters again")
+    parser.add_argument("--no-html", action="store_true", help="only execute")
+    parser.add_argument("--record", action="store_true", help="write the measurements to results/, to be committed")
+
+
+def run(args: argparse.Namespace) -> int:
+    root = Path.cwd()
+    chapters = select_chapters(root, args.chapters)
+    data_root = str(Path(args.data_root).resolve()) if args.data_root else ""
+    os.environ.setdefault("WSOL_CACHE", str(root / "_build" / "cache"))
+    os.environ["WSOL_RECORDS"] = str(root / "results")
+    os.environ["WSOL_RESULTS"] = str(root / "results" if args.record else root / "_build" / "results")
+    profile = get_profile(args.profile)
+    if profile.real_dataset:  # says what is missing before anything runs, and decodes the images once for all chapters
+        load_dataset(profile.real_dataset, "test", data_root or None)
+    parameters = {"profile": args.profile, "seed": args.seed, "data_root": data_root}
+    failures = execute_chapters(root, chapters, parameters, force=args.force or args.record)
+    if failures:
+        print(f"{len(failures)} of {len(chapters)} chapters failed; the HTML was not built:", file=sys.stderr)
+        for failure in failures:
+            print(failure, file=sys.stderr)
+        return 1
+    return 0 if args.no_html else build_html(root, args.profile)
+
+
+def select_chapters(root: Path, wanted: list[str] | None) -> list[Path]:
+    """The chapters of ``root/book`` in reading order, or those whose number or name is wanted."""
+    chapters = sorted((root / "book").glob("[0-9][0-9]-*.ipynb"))
+    if not chapters or not (root / "_config.yml").exists():
+        raise FileNotFoundError(
+            f"expected the book's repository, a folder with _config.yml and book/NN-*.ipynb, found {root}: change there first"
+        )
+    if not wanted:
+        return chapters
+    selected = [chapter for chapter in chapters if chapter.stem in wanted or chapter.stem[:2] in wanted]
+    unknown = [name for name in wanted if not any(name in (chapter.stem, chapter.stem[:2]) for chapter in chapters)]
+    if unknown:
+        known = ", ".join(chapter.stem for chapter in chapters)
+        raise ValueError(f"expected chapters out of {known}, found {', '.join(unknown)}: name them or their numbers")
+    return selected
+
+
+def execute_chapters(root: Path, chapters: list[Path], parameters: dict, *, force: bool) -> list[str]:
+    """Execute what is not finished yet; one line a chapter on the way. Returns a report for each failure."""
+    kernel = _install_kernel(root)
+    failures = []
+    with tqdm(chapters, desc="chapters", unit="chapter") as bar:
+        for chapter in bar:
+            bar.set_postfix_str(chapter.stem)
+            output = root / "_build" / parameters["profile"] / chapter.name
+            stamp = output.with_suffix(".json")
+            key = _key(chapter, parameters)
+            if not force and output.exists() and _finished(stamp).get("key") == key:
+                bar.write(f"{chapter.stem:24s} unchanged (took {_finished(stamp)['seconds']:.0f} s)")
+                continue
+            start = time.perf_counter()
+            failure = _execute(chapter, output, parameters, kernel)
+            seconds = time.perf_counter() - start
+            bar.write(f"{chapter.stem:24s} {'FAILED after' if failure else 'done in'} {seconds:.0f} s")
+            if failure:
+                failures.append(failure)
+                continue
+            with atomic_path(stamp) as temporary:
+                temporary.write_text(json.dumps({"key": key, "seconds": seconds}))
+    return failures
+
+
+def _key(chapter: Path, parameters: dict) -> str:
+    parts = [chapter.read_bytes(), library_fingerprint().encode(), json.dumps(parameters, sort_keys=True).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _finished(stamp: Path) -> dict:
+    return json.loads(stamp.read_text()) if stamp.exists() else {}
+
+
+def _install_kernel(root: Path) -> str:
+    """A kernel of our own that runs this very interpreter, whatever kernels the reader has installed elsewhere."""
+    folder = root / "_build" / "jupyter" / "kernels" / "wsol-book"
+    spec = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"],
+        "display_name": "Python 3",
+        "language": "python",
+        "env": {**KEEP_FREED_MEMORY, **{name: os.environ[name] for name in KEEP_FREED_MEMORY if name in os.environ}},
+    }
+    with atomic_path(folder / "kernel.json") as temporary:
+        temporary.write_text(json.dumps(spec))
+    os.environ["JUPYTER_PATH"] = str(root / "_build" / "jupyter")
+    return folder.name
+
+
+def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str | None:
+    """Run one chapter; the executed copy appears when all of it ran. Returns what went wrong, or None."""
+    import papermill
+
+    partial = output.with_suffix(".partial.ipynb")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            chapter, partial, parameters, kernel_name=kernel, cwd=chapter.parent, progress_bar=False
+        )
+        os.replace(partial, output)
+    except papermill.PapermillExecutionError as error:
+        first_line = error.source.strip().splitlines()[0]
+        return (
+            f"  {chapter.stem}, cell {error.cell_index} (`{first_line}`): {error.ename}: {error.evalue}\n"
+            f"    the cells up to there: {partial}"
+        )
+    except Exception as error:  # a kernel that died, a notebook that is none: the other chapters still run
+        return f"  {chapter.stem}: {type(error).__name__}: {error}"
+    return None
+
+
+def build_html(root: Path, profile: str) -> int:
+    """Render the executed chapters and the pages to ``_build/html``; chapters not executed yet appear without outputs."""
+    source = root / "_build" / "source"
+    _stage(root, source, profile)
+    start = time.perf_counter()
+    main = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "build", str(source), "--path-output", str(root)]
+    command += ["-W", "--keep-going"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode:
+        lines = [line for line in (built.stdout + built.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
+        print("\n".join(lines or [built.stdout, built.stderr]), file=sys.stderr)
+        print("error: the HTML has warnings, which count as errors: mend the lines above", file=sys.stderr)
+        return 1
+    print(f"HTML in {time.perf_counter() - start:.0f} s: {root / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+def _stage(root: Path, source: Path, profile: str) -> None:
+    """Bring ``source`` up to date: what did not change keeps its time stamp, so that sphinx renders only what did."""
+    wanted = {name: root / name for name in ("_config.yml", "_toc.yml")}
+    wanted |= {str(path.relative_to(root)): path for path in sorted((root / "book").rglob("*")) if path.is_file()}
+    for name in wanted:
+        executed = root / "_build" / profile / Path(name).name
+        if name.endswith(".ipynb") and executed.exists():
+            wanted[name] = executed
+    for path in source.rglob("*"):
+        if path.is_file() and str(path.relative_to(source)) not in wanted:
+            path.unlink()
+    for name, path in wanted.items():
+        target = source / name
+        if not target.exists() or not filecmp.cmp(path, target, shallow=False):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
