@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was finished is kept", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsol_lib import component_tree as tree
-from wsol_lib.component_tree import compiled
+from wsol_lib.component_tree import largest_boxes, over_threads
 
-LONGEST_SIDE = 2**15 - 1  # row and column of a pixel are packed into 32 bits
+LONGEST_SIDE = 2**15 - 3  # row and column of a pixel are packed into 32 bits
 
 
 def normalize_score_maps(maps: Tensor, method: str = "min-max") -> Tensor:
@@ -57,7 +56,7 @@ def boxes_from_score_maps(maps: Tensor, threshold: float) -> Tensor:
     boxes = np.zeros((len(maps), 4), np.float32)
     scores = maps.detach().cpu().contiguous().numpy()
     tau = scores.dtype.type(threshold)
-    bad = tree.over_threads(lambda part: _largest_boxes(scores[part], tau, boxes[part]), len(scores))
+    bad = over_threads(lambda part: largest_boxes(scores[part], tau, boxes[part]), len(scores))
     raise_for_scores(bad)
     return torch.from_numpy(boxes).to(maps.device)
 
@@ -79,6 +78,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 def as_score_maps(maps: Tensor) -> Tensor:
     """Check the shape (N, H, W) and widen half precision and whole numbers to float32."""
+    maps = torch.as_tensor(maps)
     if maps.ndim != 3 or 0 in maps.shape[1:] or max(maps.shape[1:]) > LONGEST_SIDE:
         raise ValueError(
             f"expected score maps of shape (N, H, W) with sides of 1 to {LONGEST_SIDE}, found {tuple(maps.shape)}"
@@ -102,33 +102,3 @@ def _raise_for(bad: Tensor, rule: str) -> None:
 
 def _areas(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1)
-
-
-@compiled
-def _largest_boxes(score_maps: np.ndarray, tau: float, boxes: np.ndarray) -> int:
-    """Write the box of each map (N, H, W); returns the first map with a score that is not in [0, 1], or -1."""
-    number, height, width = score_maps.shape
-    births = tree.most_births(height, width, False) + 2
-    labels = np.empty((height + 2, width + 2), np.int32)
-    parents, nodes, live = np.empty(births, np.int32), np.empty((births, 8), np.int32), np.zeros(1, np.int64)
-    for n in range(number):
-        labels[:] = 0
-        nodes[0] = 0
-        born, best = 0, 0
-        for y in range(height):
-            for x in range(width):
-                if not 0 <= score_maps[n, y, x] <= 1:
-                    return n
-                if score_maps[n, y, x] >= tau:
-                    node = tree.join_pixel(
-                        y << 16 | x, labels, parents, nodes, live, born + 1, tree.JOINS_8, tree.PIXEL_GAINS
-                    )
-                    born = max(born, node)
-        for node in range(1, born + 1):  # parents of merged components have at least their area
-            gain = nodes[node, tree.AREA] - nodes[best, tree.AREA]
-            if gain > 0 or (gain == 0 and nodes[node, tree.FIRST] < nodes[best, tree.FIRST]):
-                best = node
-        if born:
-            left, top, right, bottom = nodes[best, tree.LEFT : tree.BOTTOM + 1]
-            boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3] = left, top, right + 1, bottom + 1
-    return -1

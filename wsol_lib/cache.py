@@ -6,6 +6,7 @@ Safe to delete at any time. Files appear whole or not at all: they are written b
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import inspect
@@ -31,7 +32,10 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``; moved to ``path`` at the end, removed if anything fails before."""
+    """A temporary path in the folder of ``path``; moved to ``path`` at the end, removed if anything fails before.
+
+    Raises OSError, saying where, if the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -40,6 +44,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"expected room for {path}, found the disk full: free some, or name another place in WSOL_CACHE"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,11 +70,11 @@ def cached(function: Callable, *args: Any, **kwargs: Any) -> Any:
     Parameters
     ----------
     function: deterministic; returns tensors, numbers, strings, or lists, tuples and dicts of these
-    args, kwargs: None, bool, int, float, str, and lists, tuples or dicts of these
+    args, kwargs: None, bool, int, float, str, and lists, tuples or dicts (keys: str) of these
 
     Raises
     ------
-    ValueError: an argument of another type, which could not be told from another one of its kind
+    ValueError: an argument of another type, which could not be told from another one of its kind, or such a value
     """
     arguments = inspect.signature(function).bind(*args, **kwargs)
     arguments.apply_defaults()
@@ -81,6 +91,14 @@ def cached(function: Callable, *args: Any, **kwargs: Any) -> Any:
     value = function(*args, **kwargs)
     with atomic_path(path) as temporary:
         torch.save(value, temporary)
+        try:  # what cannot be read back would be taken for damage, and computed again for ever
+            torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError:
+            raise ValueError(
+                f"expected {function.__qualname__} to return tensors, numbers, strings, or lists, tuples and dicts of "
+                f"these, found something else in its {type(value).__name__}: turn arrays and tv_tensors into plain "
+                "tensors before they are returned"
+            ) from None
     return value
 
 
@@ -90,9 +108,9 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [type(value).__name__, *map(_plain, value)]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
     raise ValueError(
-        f"expected arguments that are numbers, strings, None, or lists, tuples and dicts of these, found {type(value).__name__}: "
-        "pass a name and options, and build the object inside the cached function"
+        "expected arguments that are numbers, strings, None, or lists, tuples and dicts (keys: str) of these, "
+        f"found {type(value).__name__}: pass a name and options, and build the object inside the cached function"
     )

@@ -17,19 +17,16 @@ from wsol_lib.models import Backbone, GapLinear
 def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
     r"""The class activation map :math:`M_c(x, y) = \sum_k w_k^c f_k(x, y)` (Zhou et al., Eq. 2).
 
-    Parameters
-    ----------
-    features: (N, C, h, w), the last feature map
-    weight: (K, C), the linear layer behind the global average pooling
-    classes: (N,) integers in 0 ... K - 1, the class to show in each image
+    Args:
+        features: (N, C, h, w), the last feature map
+        weight: (K, C), the linear layer behind the global average pooling
+        classes: (N,) integers in 0 ... K - 1, the class to show in each image
 
-    Returns
-    -------
-    (N, h, w), not normalised: its mean plus the layer's bias is the logit of the class.
+    Returns:
+        (N, h, w), not normalised: its mean plus the layer's bias is the logit of the class.
 
-    Raises
-    ------
-    ValueError: shapes that do not fit together, a class outside 0 ... K - 1
+    Raises:
+        ValueError: shapes that do not fit together, a class outside 0 ... K - 1
     """
     if features.ndim != 4 or weight.ndim != 2 or features.shape[1] != weight.shape[1]:
         raise ValueError(
@@ -51,7 +48,7 @@ def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> T
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of score maps (N, h, w) -> (N, *size), pixel centres aligned as in an image resize."""
+    """Bilinear resize of score maps (N, h, w) to ``size`` = (H, W), pixel centres aligned as in an image resize."""
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -66,21 +63,18 @@ def localize(
 ) -> tuple[Tensor, Tensor]:
     """One pass over images: the CAM of each at the images' own resolution, and the logits.
 
-    Parameters
-    ----------
-    backbone: one with a GAP head; put into eval mode for the pass and back afterwards
-    images: uint8 (N, 3, H, W)
-    classes: (N,), the class whose map is wanted (the label, in the GT-known setting); None takes the predicted class
-    input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
-    batch_size: images in one forward pass; more than ``2 * batch_size`` images show a progress bar
+    Args:
+        backbone: one with a GAP head; put into eval mode for the pass and back afterwards
+        images: uint8 (N, 3, H, W)
+        classes: (N,), the class whose map is wanted (the label, in the GT-known setting); None takes the predicted class
+        input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
+        batch_size: images in one forward pass; more than ``2 * batch_size`` images show a progress bar
 
-    Returns
-    -------
-    score maps (N, H, W), not normalised, and logits (N, K), both float32 on the CPU.
+    Returns:
+        score maps (N, H, W), not normalised, and logits (N, K), both float32 on the CPU.
 
-    Raises
-    ------
-    ValueError: the backbone has no GAP head; images or classes do not fit (see ``class_activation_map``)
+    Raises:
+        ValueError: the backbone has no GAP head; images or classes do not fit (see ``class_activation_map``)
     """
     if not isinstance(backbone.head, GapLinear):
         raise ValueError(

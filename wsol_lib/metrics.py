@@ -1,7 +1,7 @@
 """Metrics of WSOL: how well score maps or boxes find the object ("Evaluating WSOL Right", Section 4.1).
 
-All are :class:`torchmetrics.Metric`: ``update`` with one batch after the other, then ``compute``. Their states are counts
-that are summed over processes; none grows with the number of images.
+All are :class:`torchmetrics.Metric`: ``update`` with one batch after the other, then ``compute``. Their states are sums
+of counts, over batches and over processes; none grows with the number of images.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from wsol_lib.boxes import as_score_maps, box_iou, boxes_from_score_maps, normal
 from wsol_lib.component_tree import count_hits, over_threads
 
 PROTOCOLS = ("paper", "wsolevaluation")
+LOCALIZATION_NAMES = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls")
+PXAP_LEVELS = 1001
 ROUNDING = 1e-3  # pixels by which scaling in float32 may carry the edge of a box over the edge of the map
 
 
@@ -51,7 +53,9 @@ class _BoxCurve(_Counts):
         self.every_component = every_component
         # that code's own grid: numpy's arange, whose products of 0.001 differ from i / 1000 in the last digit
         self.taus = np.arange(1001) / 1000 if protocol == "paper" else np.arange(0, 1, 0.001)
-        self.add_state("hits", torch.zeros(len(iou_thresholds), len(self.taus), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state(
+            "hits", torch.zeros(len(iou_thresholds), len(self.taus), dtype=torch.int64), dist_reduce_fx="sum"
+        )
         self.iou_thresholds = np.asarray(iou_thresholds, np.float64)
 
     def update(self, score_maps: Tensor, boxes: Sequence[Tensor]) -> None:
@@ -72,7 +76,7 @@ class _BoxCurve(_Counts):
         public = self.protocol == "wsolevaluation"
         if public:
             # whole pixels, both ends counted: as continuous edges, the right and lower one a pixel further
-            targets = np.trunc(targets) + (0, 0, 1, 1)
+            targets = np.trunc(targets) + np.array([0, 0, 1, 1])
         scores = score_maps.detach().cpu().contiguous().numpy()
         order = np.argsort(self.iou_thresholds)
 
@@ -122,8 +126,8 @@ class MaxBoxAcc(_BoxCurve):
     tau 0.5: 0.67
     tau 0.8: 0.33
 
-    The first map is right up to tau 0.7, the second up to 0.4, the third from there on. Every image has a tau that suits
-    it, but no tau suits all three:
+    The first map is right up to tau 0.7, the second up to 0.4, the third from there on. For every image there is a tau
+    that suits it, but none suits all three:
 
     >>> metric.compute()
     tensor(0.6667)
@@ -257,7 +261,9 @@ class LocalizationAccuracy(_Counts):
             )
         _targets(target_boxes, len(boxes), None)
         _raise_for(~torch.isfinite(boxes).all(1), "its predicted box has NaN or infinite edges")
-        _raise_for((boxes[:, 2:] < boxes[:, :2]).any(1), "its predicted box is not xyxy: an edge lies before its opposite")
+        _raise_for(
+            (boxes[:, 2:] < boxes[:, :2]).any(1), "its predicted box is not xyxy: an edge lies before its opposite"
+        )
         _raise_for(torch.isnan(logits).any(1), "its logits have NaN")
         _raise_for((labels < 0) | (labels >= logits.shape[1]), f"its label is not in 0 ... {logits.shape[1] - 1}")
         labels = labels.to(logits.device)[:, None]
@@ -265,16 +271,15 @@ class LocalizationAccuracy(_Counts):
         ahead = (logits > own) | (logits == own) & (torch.arange(logits.shape[1], device=logits.device) < labels)
         place = ahead.sum(1).to(self.correct.device)
         located = _hits(boxes, target_boxes, self.iou_threshold).to(self.correct.device)
-        self.correct += torch.stack([located, located & (place < 1), located & (place < 5), place < 1, place < 5]).sum(1)
+        self.correct += torch.stack([located, located & (place < 1), located & (place < 5), place < 1, place < 5]).sum(
+            1
+        )
         self.total += len(boxes)
 
     def compute(self) -> dict[str, Tensor]:
         """Shares of the images in [0, 1]: ``gt_known_loc, top1_loc, top5_loc, top1_cls, top5_cls``."""
         self._raise_if_empty()
         return dict(zip(LOCALIZATION_NAMES, self.correct / self.total))
-
-
-LOCALIZATION_NAMES = ("gt_known_loc", "top1_loc", "top5_loc", "top1_cls", "top5_cls")
 
 
 class PxAP(_Counts):
@@ -313,14 +318,15 @@ class PxAP(_Counts):
                 )
         _raise_for_range(score_maps)
         scores, masks = score_maps.detach().flatten(), masks.to(score_maps.device).flatten()
-        taus = (torch.arange(PXAP_LEVELS, dtype=torch.float64) / (PXAP_LEVELS - 1)).to(scores)
-        levels = (scores * (PXAP_LEVELS - 1)).long()  # off by one at most, where the product was rounded
-        levels -= (taus[levels] > scores).long()
-        levels += (taus[(levels + 1).clamp(max=PXAP_LEVELS - 1)] <= scores) & (levels < PXAP_LEVELS - 1)
-        levels += PXAP_LEVELS * masks
+        last = PXAP_LEVELS - 1
+        taus = (torch.arange(PXAP_LEVELS, dtype=torch.float64) / last).to(scores)
+        levels = (scores * last).int()  # one off at most, where the product was rounded
+        levels -= (taus.index_select(0, levels) > scores).int()
+        levels += ((taus.index_select(0, (levels + 1).clamp(max=last)) <= scores) & (levels < last)).int()
+        levels.add_(masks, alpha=PXAP_LEVELS)
         if ignore is not None:
-            levels = levels[~ignore.to(levels.device).flatten()]
-        counts = torch.bincount(levels, minlength=2 * PXAP_LEVELS).view(2, PXAP_LEVELS)
+            levels.masked_fill_(ignore.to(levels.device).flatten(), 2 * PXAP_LEVELS)
+        counts = torch.bincount(levels, minlength=2 * PXAP_LEVELS)[: 2 * PXAP_LEVELS].view(2, PXAP_LEVELS)
         self.pixels += counts.to(self.pixels.device)
         self.total += len(score_maps)
 
@@ -347,9 +353,6 @@ class PxAP(_Counts):
         return thresholds, precision, foreground / foreground[0]
 
 
-PXAP_LEVELS = 1001
-
-
 def _check_iou_thresholds(iou_thresholds: Sequence[float]) -> None:
     if not len(iou_thresholds) or not all(0 < threshold <= 1 for threshold in iou_thresholds):
         raise ValueError(f"expected IoU thresholds in (0, 1], found {tuple(iou_thresholds)}")
@@ -359,6 +362,7 @@ def _targets(boxes: Sequence[Tensor], number: int, shape: tuple[int, int] | None
     """True boxes of a batch end to end, (K, 4) float64, and where those of each image start, (N + 1,)."""
     if len(boxes) != number:
         raise ValueError(f"expected the true boxes of {number} images, found {len(boxes)}")
+    boxes = [torch.as_tensor(own) for own in boxes]
     for image, own in enumerate(boxes):
         if own.ndim != 2 or own.shape[1] != 4 or len(own) == 0:
             raise ValueError(
@@ -389,7 +393,8 @@ def _raise_for(broken: Tensor, rule: str) -> None:
 
 
 def _raise_for_range(score_maps: Tensor) -> None:
-    inside = ((score_maps >= 0) & (score_maps <= 1)).flatten(1).all(1)  # False for NaN
+    lowest, highest = score_maps.flatten(1).aminmax(dim=1)  # NaN if any score is
+    inside = (lowest >= 0) & (highest <= 1)
     if not inside.all():
         raise_for_scores(int((~inside).nonzero()[0]))
 

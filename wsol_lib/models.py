@@ -34,13 +34,12 @@ class GapLinear(nn.Linear):
 class Backbone(nn.Module):
     """A classifier cut where localization needs it: ``trunk`` up to the last feature map, then ``head``.
 
-    Parameters
-    ----------
-    trunk: module, normalised images (N, 3, H, W) -> features (N, C, h, w)
-    head: module, features (N, C, h, w) -> logits (N, K)
-    num_features: C
-    mean, std: per channel, of images in [0, 1]; what the trunk was trained with
-    input_size: side in pixels of the square images it was trained on
+    Args:
+        trunk: module, normalised images (N, 3, H, W) -> features (N, C, h, w)
+        head: module, features (N, C, h, w) -> logits (N, K)
+        num_features: C
+        mean, std: per channel, of images in [0, 1]; what the trunk was trained with
+        input_size: side in pixels of the square images it was trained on
     """
 
     def __init__(
@@ -88,20 +87,18 @@ def create_backbone(
 ) -> Backbone:
     """Build a backbone by its field name: one of ``BACKBONES``.
 
-    Parameters
-    ----------
-    name: "efficientnet_lite0" (ImageNet weights come with a package, nothing is downloaded), "vgg16", "vgg_gap",
-        "inception_v3", "resnet50" or "densenet161" (ImageNet weights from torchvision, downloaded once)
-    num_classes: K; with ``pretrained`` and 1000 classes the head is pretrained too, otherwise its last layer is new
-    pretrained: ImageNet weights, or random ones
-    output_stride: pixels of the image per cell of the feature map; None is the backbone's own (32, or 16 for vgg_gap).
-        "efficientnet_lite0" and "resnet50" can also do 16, by dilating their last stage with the same weights: 14 x 14
-        score maps at 224 pixels instead of 7 x 7
+    Args:
+        name: "efficientnet_lite0" (ImageNet weights come with a package, nothing is downloaded), "vgg16", "vgg_gap",
+            "inception_v3", "resnet50" or "densenet161" (ImageNet weights from torchvision, downloaded once)
+        num_classes: K; with ``pretrained`` and 1000 classes the head is pretrained too, otherwise its last layer is new
+        pretrained: ImageNet weights, or random ones
+        output_stride: pixels of the image per cell of the feature map; None is the backbone's own (32, or 16 for vgg_gap).
+            "efficientnet_lite0" and "resnet50" can also do 16, by dilating their last stage with the same weights: 14 x 14
+            score maps at 224 pixels instead of 7 x 7
 
-    Raises
-    ------
-    ValueError: unknown name, fewer than one class, or a stride the backbone cannot do
-    FileNotFoundError: the weights are not on this machine and cannot be downloaded
+    Raises:
+        ValueError: unknown name, fewer than one class, or a stride the backbone cannot do
+        FileNotFoundError: the weights are not on this machine and cannot be downloaded
     """
     if name not in BACKBONES:
         raise ValueError(f"expected a backbone out of {', '.join(BACKBONES)}, found {name!r}: choose one of these names")

@@ -67,7 +67,7 @@ def show_image(
             outline = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, lw=2, ec=COLOURS[meaning])
             outline.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white", alpha=0.7)])
             ax.add_patch(outline)
-    ax.set_title(title)
+    ax.set_title(title, fontsize="small")
     ax.set_axis_off()
 
 
@@ -105,12 +105,11 @@ def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
 def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: str, start: int = 0) -> HTML:
     """A slider over pictures drawn beforehand: it moves without a kernel, in the rendered book as in a notebook.
 
-    Parameters
-    ----------
-    draw: value -> figure, called once for each of ``values``
-    values: what the slider runs over
-    label: what stands in front of the value
-    start: index of the first value shown
+    Args:
+        draw: value -> figure, called once for each of ``values``
+        values: what the slider runs over
+        label: what stands in front of the value
+        start: index of the first value shown
     """
     frames = []
     for value in values:

@@ -28,9 +28,9 @@ class Profile:
 
 PROFILES = {
     # needs no data; every chapter in some three minutes on two CPU cores
-    "quick": Profile(960, 480, 128, 3, None, "efficientnet_lite0", 224),
+    "quick": Profile(720, 480, 224, 2, None, "efficientnet_lite0", 224),
     # all 10,000 validation images of Tiny-ImageNet on a CPU
-    "tiny": Profile(2400, 1200, 128, 6, "tiny-imagenet", "efficientnet_lite0", 224),
+    "tiny": Profile(2400, 1200, 224, 4, "tiny-imagenet", "efficientnet_lite0", 224),
     # ImageNet's 50,000 validation images, on a GPU
     "full": Profile(9600, 2400, 224, 10, "imagenet", "resnet50", 224),
 }

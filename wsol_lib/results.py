@@ -24,13 +24,12 @@ def record(
 ) -> None:
     """Keep one measurement; an earlier one of the same name, chapter and profile is replaced.
 
-    Parameters
-    ----------
-    name: what was measured, unique in its chapter, such as "cam/max-box-acc"
-    value: a number, in the unit the name promises; accuracies in [0, 1]
-    chapter, profile: where it was measured
-    dataset, n, seed: on what, on how many images, with which seed
-    facts: more to know, plain values: ``spread``, ``backbone``, ``tau``, ``seconds`` ...
+    Args:
+        name: what was measured, unique in its chapter, such as "cam/max-box-acc"
+        value: a number, in the unit the name promises; accuracies in [0, 1]
+        chapter, profile: where it was measured
+        dataset, n, seed: on what, on how many images, with which seed
+        facts: more to know, plain values: ``spread``, ``backbone``, ``tau``, ``seconds`` ...
     """
     path = Path(os.environ.get("WSOL_RESULTS") or "_build/results") / f"{chapter}-{profile}.json"
     records = json.loads(path.read_text()) if path.exists() else {}

@@ -12,6 +12,7 @@ import filecmp
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,12 @@ KEEP_FREED_MEMORY = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--profile", default="quick", help=f"{', '.join(PROFILES)} (default: quick)")
-    parser.add_argument("--chapters", nargs="+", metavar="NN", help="only these, by number or name (default: all)")
+    parser.add_argument(
+        "--chapters",
+        nargs="+",
+        metavar="NN",
+        help="execute only these, by number or name (default: all); the others' pages show their last run, or no outputs",
+    )
     parser.add_argument("--data-root", default="", help="folder with the real data (default: $WSOL_DATA)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--force", action="store_true", help="execute finished chapters again")
@@ -53,8 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     root = Path.cwd()
     chapters = select_chapters(root, args.chapters)
-    data_root = str(Path(args.data_root).resolve()) if args.data_root else ""
-    os.environ.setdefault("WSOL_CACHE", str(root / "_build" / "cache"))
+    data_root = str(Path(args.data_root).expanduser().resolve()) if args.data_root else ""
+    # absolute, because the kernels work in book/ and nothing may be written there
+    os.environ["WSOL_CACHE"] = os.path.abspath(os.environ.get("WSOL_CACHE") or root / "_build" / "cache")
+    if os.environ.get("WSOL_DATA"):
+        os.environ["WSOL_DATA"] = os.path.abspath(os.environ["WSOL_DATA"])
     os.environ["WSOL_RECORDS"] = str(root / "results")
     os.environ["WSOL_RESULTS"] = str(root / "results" if args.record else root / "_build" / "results")
     profile = get_profile(args.profile)
@@ -122,13 +131,19 @@ def _finished(stamp: Path) -> dict:
 
 
 def _install_kernel(root: Path) -> str:
-    """A kernel of our own that runs this very interpreter, whatever kernels the reader has installed elsewhere."""
+    """A kernel of our own: this very interpreter and library, whatever kernels and settings the reader has elsewhere."""
     folder = root / "_build" / "jupyter" / "kernels" / "wsol-book"
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"],
         "display_name": "Python 3",
         "language": "python",
-        "env": {**KEEP_FREED_MEMORY, **{name: os.environ[name] for name in KEEP_FREED_MEMORY if name in os.environ}},
+        "env": {
+            **KEEP_FREED_MEMORY,
+            **{name: os.environ[name] for name in KEEP_FREED_MEMORY if name in os.environ},
+            "IPYTHONDIR": str(root / "_build" / "ipython"),
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # another one would leave the figures out
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+        },
     }
     with atomic_path(folder / "kernel.json") as temporary:
         temporary.write_text(json.dumps(spec))
@@ -138,14 +153,18 @@ def _install_kernel(root: Path) -> str:
 
 def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str | None:
     """Run one chapter; the executed copy appears when all of it ran. Returns what went wrong, or None."""
+    import nbformat
     import papermill
 
     partial = output.with_suffix(".partial.ipynb")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            chapter, partial, parameters, kernel_name=kernel, cwd=chapter.parent, progress_bar=False
+        executed = papermill.execute_notebook(
+            chapter, partial, parameters, kernel_name=kernel, language="python", cwd=chapter.parent, progress_bar=False
         )
+        del executed.metadata["papermill"]  # paths of this machine, and the page offers the notebook for download
+        nbformat.write(executed, partial)
+        output.with_suffix(".json").unlink(missing_ok=True)  # the stamp of the copy that is replaced now
         os.replace(partial, output)
     except papermill.PapermillExecutionError as error:
         first_line = error.source.strip().splitlines()[0]
@@ -160,18 +179,25 @@ def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str 
 
 def build_html(root: Path, profile: str) -> int:
     """Render the executed chapters and the pages to ``_build/html``; chapters not executed yet appear without outputs."""
-    source = root / "_build" / "source"
+    source, doctrees = root / "_build" / "source", root / "_build" / ".doctrees"
     _stage(root, source, profile)
     start = time.perf_counter()
+    # Sphinx warns of a page once and then takes it from its memory: only a build without warnings may be built upon.
+    clean = doctrees / "clean"
+    if not clean.exists():
+        shutil.rmtree(doctrees, ignore_errors=True)
+    clean.unlink(missing_ok=True)
     main = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", main, "build", str(source), "--path-output", str(root)]
     command += ["-W", "--keep-going"]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode:
-        lines = [line for line in (built.stdout + built.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
-        print("\n".join(lines or [built.stdout, built.stderr]), file=sys.stderr)
+        said = re.sub(r"\x1b\[[\d;]*m", "", built.stdout + built.stderr)  # without the colours
+        lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
+        print("\n".join(lines) or said, file=sys.stderr)
         print("error: the HTML has warnings, which count as errors: mend the lines above", file=sys.stderr)
         return 1
+    clean.touch()
     print(f"HTML in {time.perf_counter() - start:.0f} s: {root / '_build' / 'html' / 'index.html'}")
     return 0
 
@@ -184,6 +210,8 @@ def _stage(root: Path, source: Path, profile: str) -> None:
         executed = root / "_build" / profile / Path(name).name
         if name.endswith(".ipynb") and executed.exists():
             wanted[name] = executed
+        elif name.endswith(".ipynb"):
+            print(f"{executed.stem:24s} not executed in the {profile} profile: its page has no outputs")
     for path in source.rglob("*"):
         if path.is_file() and str(path.relative_to(source)) not in wanted:
             path.unlink()

@@ -40,26 +40,23 @@ def train_classifier(
 ) -> list[dict[str, float]]:
     """Fine-tune ``backbone`` in place on the image labels of ``dataset``; boxes and masks are never looked at.
 
-    Parameters
-    ----------
-    backbone: left in eval mode, on the device it was trained on
-    dataset: of ``Sample``s whose images share one size; its transform does the augmentation
-    epochs: passes over the data
-    learning_rate, head_factor: peak rate of the trunk, and how many times as large the head's is
-    batch_size: images a step and process
-    weight_decay: of SGD
-    input_size: side in pixels the images are resized to; None keeps theirs
-    num_workers: processes that load images; 0 loads in this one
-    seed: of the shuffling and of random transforms
+    Args:
+        backbone: left in eval mode, on the device it was trained on
+        dataset: its samples' images share one size; its transform does the augmentation
+        epochs: passes over the data
+        learning_rate, head_factor: peak rate of the trunk, and how many times as large the head's is
+        batch_size: images a step and process
+        weight_decay: of SGD
+        input_size: side in pixels the images are resized to; None keeps theirs
+        num_workers: processes that load images; 0 loads in this one
+        seed: of the shuffling and of random transforms
 
-    Returns
-    -------
-    one row an epoch: ``epoch`` (from 1), ``loss`` (mean cross entropy) and ``accuracy`` in [0, 1], both of the training
-    images as they were seen.
+    Returns:
+        one row an epoch: ``epoch`` (from 1), ``loss`` (mean cross entropy) and ``accuracy`` in [0, 1], both of the training
+        images as they were seen.
 
-    Raises
-    ------
-    ValueError: a label outside the classes of the head; a loss that is no longer finite
+    Raises:
+        ValueError: a label outside the classes of the head; a loss that is no longer finite
     """
     _check_labels(backbone, dataset)
     set_seed(seed)

@@ -1,7 +1,7 @@
 """Data: a name and a split go in, a sequence of ``Sample``s comes out, the same for every data set.
 
-The three splits are those of "Evaluating WSOL Methods Right" (section 4.2): train on ``train-weaksup`` (labels), choose on
-``train-fullsup`` (boxes), look at ``test`` once.
+The three splits are those of "Evaluating WSOL Methods Right" (section 4.2): train on ``train-weaksup`` (labels), choose
+on ``train-fullsup`` (boxes), look at ``test`` once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def load_dataset(name: str, split: str, root: str | Path | None = None, **option
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
-            f"expected options of {name} out of {', '.join(known)}, found {', '.join(unknown)}: leave out what is not in the list"
+            f"expected options of {name} out of {', '.join(known)}, found {', '.join(unknown)}: leave out what is not "
+            "in the list"
         )
     if has_root:
         options["root"] = _data_root(name, root)
@@ -74,6 +75,7 @@ def _data_root(name: str, root: str | Path | None) -> Path:
         )
     if not Path(chosen).is_dir():
         raise FileNotFoundError(
-            f"expected a folder that holds {name} at {chosen}, found none: correct root= or WSOL_DATA, or fetch the data first"
+            f"expected a folder that holds {name} at {chosen}, found none: correct root= or WSOL_DATA, or fetch the "
+            "data first"
         )
     return Path(chosen)

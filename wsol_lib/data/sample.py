@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from torchvision import tv_tensors
 class Sample(NamedTuple):
     """One image with everything known about it.
 
-    A named tuple of tv_tensors, so that a transform of ``torchvision.transforms.v2`` takes the whole sample and moves boxes
-    and mask along with the image.
+    A named tuple of tv_tensors, so that a transform of ``torchvision.transforms.v2`` takes the whole sample and moves
+    boxes and mask along with the image.
 
     image: uint8 (3, H, W), RGB
     label: class, 0 ... K - 1
@@ -81,6 +81,17 @@ class LocalizationDataset(Dataset):
         self.labels, self.boxes, self.image_sizes, self.image_ids = labels, boxes, image_sizes, image_ids
         self.transform = transform
 
+    # What a worker process is sent where it is started anew (macOS, Windows, Python 3.14): a tensor takes a file
+    # handle, and the boxes are a hundred thousand of them.
+    def __getstate__(self) -> dict:
+        return vars(self) | {
+            "boxes": (torch.cat([torch.zeros(0, 4), *self.boxes]).numpy(), [len(b) for b in self.boxes])
+        }
+
+    def __setstate__(self, state: dict) -> None:
+        boxes, counts = state["boxes"]
+        vars(self).update(state, boxes=list(torch.from_numpy(boxes).split(counts)))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -88,6 +99,10 @@ class LocalizationDataset(Dataset):
         i = self._checked(index)
         sample = make_sample(self._image(i), self.labels[i], self.boxes[i], self._mask(i), self.image_ids[i])
         return sample if self.transform is None else self.transform(sample)
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Images of one size, uint8 (n, 3, H, W), transform not applied: the fast way to run over a data set."""
+        return torch.stack([self._image(self._checked(i)) for i in indices])
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):

@@ -1,23 +1,25 @@
 """Tiny-ImageNet-200: 64 x 64 photographs of 200 ImageNet classes, each with one box, read in the official layout.
 
-``tiny-imagenet-200/`` or ``tiny-imagenet-200.zip`` below the data root, as published for Stanford's course CS231n. Images are
-decoded once into a memory-mapped array in the cache; every later epoch reads pixels, not files.
+``tiny-imagenet-200/`` or ``tiny-imagenet-200.zip`` below the data root, as published for Stanford's course CS231n.
+Images are decoded once into a memory-mapped array in the cache; every later epoch reads pixels, not files.
 
 Conventions, each found out from the files:
 
 - Classes are numbered in the order of their sorted WordNet ids, as in ImageNet.
-- The published box corners are indices of pixels, both included (the largest is 63), so 1 is added to the lower right corner
-  to get continuous edges. 41 of the 10,000 validation boxes (and some training boxes) have no width or no height as printed;
-  read this way they are slivers of one pixel at the border and stay in the data: nobody's score is helped by leaving them out.
-- ``test`` is the validation set (the published test images have no labels). ``train-fullsup`` is, of each class, the first ten
-  training images whose box is not a sliver; ``train-weaksup`` is the rest.
+- The published box corners are indices of pixels, both included (the largest is 63), so 1 is added to the lower right
+  corner to get continuous edges. 41 of the 10,000 validation boxes (and some training boxes) have no width or no height
+  as printed; read this way they are slivers of one pixel at the border and stay in the data: nobody's score is helped
+  by leaving them out.
+- ``test`` is the validation set (the published test images have no labels). ``train-fullsup`` is, of each class, the
+  first ten training images whose box is not a sliver; ``train-weaksup`` is the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -59,25 +61,36 @@ class TinyImageNet(LocalizationDataset):
     def __init__(self, split: str, root: Path, transform: Callable | None = None):
         source = _Source(root)
         self.wnids = tuple(sorted(source.text("wnids.txt").split()))
-        rows = _validation_rows(source) if split == "test" else _training_rows(source, self.wnids, split)
+        rows = _validation_rows(source, self.wnids) if split == "test" else _training_rows(source, self.wnids, split)
         boxes = torch.tensor([box for _, _, box in rows], dtype=torch.float32)
         boxes[:, 2:] += 1
         number = {wnid: k for k, wnid in enumerate(self.wnids)}
-        words = dict(line.split("\t", 1) for line in source.text("words.txt").splitlines())
+        words = dict(line.split("\t", 1) for line in source.text("words.txt").splitlines() if "\t" in line)
         super().__init__(
             name="tiny-imagenet",
             split=split,
-            class_names=tuple(words[wnid].split(",")[0] for wnid in self.wnids),
-            labels=torch.tensor([number.get(wnid, -1) for _, wnid, _ in rows]),
+            class_names=tuple(words.get(wnid, wnid).split(",")[0] for wnid in self.wnids),
+            labels=torch.tensor([number[wnid] for _, wnid, _ in rows]),
             boxes=list(boxes[:, None]),
             image_sizes=torch.full((len(rows), 2), SIDE),
             image_ids=[Path(member).name for member, _, _ in rows],
             transform=transform,
         )
-        self._pixels = _decoded(source, split, [member for member, _, _ in rows])
+        self._cache_file = _cache_file(source, split, [member for member, _, _ in rows])
+        self._pixels = np.load(self._cache_file, mmap_mode="r")
+
+    def __getstate__(self) -> dict:  # a worker process maps the file itself
+        return super().__getstate__() | {"_pixels": None}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._pixels = np.load(self._cache_file, mmap_mode="r")
 
     def _image(self, i: int) -> Tensor:
         return torch.from_numpy(self._pixels[i].copy()).permute(2, 0, 1)
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self._pixels[np.asarray(indices)]).permute(0, 3, 1, 2)
 
 
 class _Source:
@@ -93,7 +106,8 @@ class _Source:
                 opened = zipfile.ZipFile(archive)
             except zipfile.BadZipFile as error:
                 raise ValueError(
-                    f"expected a whole zip at {archive}, found one that is damaged or cut short ({error}): delete it and {FETCH}"
+                    f"expected a whole zip at {archive}, found one that is damaged or cut short ({error}): delete it "
+                    f"and {FETCH}"
                 ) from error
             self._read = lambda member: opened.read(f"tiny-imagenet-200/{member}")
         else:
@@ -106,16 +120,27 @@ class _Source:
             return self._read(member)
         except (FileNotFoundError, KeyError) as error:
             raise FileNotFoundError(f"expected {member} in {self.path}, found no such file: {FETCH} again") from error
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ValueError(f"expected {member} in {self.path}, found it damaged ({error}): {FETCH} again") from error
 
     def text(self, member: str) -> str:
-        return self.read(member).decode()
+        text = self.read(member).decode(errors="replace")
+        if not text.strip():
+            raise ValueError(f"expected a list in {member} in {self.path}, found it empty: {FETCH} again")
+        return text
 
 
-def _validation_rows(source: _Source) -> list[Row]:
-    lines = [line.split("\t") for line in source.text("val/val_annotations.txt").splitlines()]
-    return [(f"val/images/{name}", wnid, _printed_box(box, name)) for name, wnid, *box in lines]
+def _validation_rows(source: _Source, wnids: tuple[str, ...]) -> list[Row]:
+    rows = []
+    for line in source.text("val/val_annotations.txt").splitlines():
+        name, wnid, *box = line.split("\t") if "\t" in line else (line, "")
+        if wnid not in wnids:
+            raise ValueError(
+                f"expected a class out of the {len(wnids)} in wnids.txt for {name} in val_annotations.txt, found "
+                f"{wnid!r}: {FETCH} again"
+            )
+        rows.append((f"val/images/{name}", wnid, _printed_box(box, name)))
+    return rows
 
 
 def _training_rows(source: _Source, wnids: tuple[str, ...], split: str) -> list[Row]:
@@ -137,29 +162,31 @@ def _printed_box(fields: list[str], name: str) -> list[int]:
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"expected x1, y1, x2, y2 with x1 <= x2 and y1 <= y2 in 0 ... {SIDE - 1} for {name}, found {fields}: {FETCH} again"
+            f"expected x1, y1, x2, y2 with x1 <= x2 and y1 <= y2 in 0 ... {SIDE - 1} for {name}, found {fields}: "
+            f"{FETCH} again"
         ) from None
     return [x1, y1, x2, y2]
 
 
-def _decoded(source: _Source, split: str, members: list[str]) -> np.ndarray:
-    """All images as a memory-mapped uint8 array (N, 64, 64, 3); decoded on the first call, read from the cache later."""
+def _cache_file(source: _Source, split: str, members: list[str]) -> Path:
+    """The file of all images as a uint8 array (N, 64, 64, 3); made on the first call, found in the cache later."""
     facts = source.path.stat()
     key = hashlib.sha256(repr((str(source.path.resolve()), facts.st_mtime_ns, facts.st_size, members)).encode())
     path = cache_dir() / "tiny-imagenet" / f"{split}-{key.hexdigest()[:16]}.npy"
     if not path.exists():
-        with atomic_path(path) as temporary, ThreadPoolExecutor() as threads:
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(members), SIDE, SIDE, 3))
+        with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as threads:
+            shape = (len(members), SIDE, SIDE, 3)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             starts = range(0, len(members), CHUNK)
             for start in tqdm(starts, f"decoding {split}", unit=f"{CHUNK:,} images", disable=len(members) < 5000):
-                chunk = slice(start, start + CHUNK)
-                array[chunk] = list(threads.map(partial(_decode, source), members[chunk]))
-            array.flush()
-    return np.load(path, mmap_mode="r")
+                # written, not mapped: a full disk is then an OSError and not the end of the process
+                for pixels in threads.map(partial(_decode, source), members[start : start + CHUNK]):
+                    file.write(pixels.tobytes())
+    return path
 
 
 def _decode(source: _Source, member: str) -> np.ndarray:
-    pixels = decode_rgb(source.read(member), member)
+    pixels = decode_rgb(source.read(member), member, turn=False)
     if pixels.shape != (SIDE, SIDE, 3):
         raise ValueError(
             f"expected {SIDE} x {SIDE} pixels in {member}, found {pixels.shape[1]} x {pixels.shape[0]}: {FETCH} again"

@@ -1,0 +1,75 @@
+"""Small data sets in the layouts of the real ones, written by the tests that need them."""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WNIDS = ("n03", "n01", "n02")  # not sorted, as in the real wnids.txt
+WORDS = {"n01": "goldfish, Carassius auratus", "n02": "bullfrog", "n03": "brain coral"}
+PER_CLASS = 12
+SLIVER = (0, 0, 63, 0)  # of the second training image of each class, as printed
+
+
+def needs(folder: str) -> pytest.MarkDecorator:
+    """Run only where the data root has this folder."""
+    there = (Path(os.environ.get("WSOL_DATA") or "/nowhere") / folder).is_dir()
+    return pytest.mark.skipif(not there, reason=f"needs {folder} below WSOL_DATA")
+
+
+def jpeg(colour=(200, 30, 30), size=(64, 64), mode="RGB", **save) -> bytes:
+    """A flat picture; JPEG keeps its colour to a few steps of 255."""
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(content, "JPEG", quality=95, **save)
+    return content.getvalue()
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    return 10 * (number % 25), 255 - 10 * (number % 25), 128
+
+
+def tiny_imagenet(root: Path) -> Path:
+    """tiny-imagenet-200/ with 3 classes, 12 training and 2 validation images each; the n-th is in ``colour_of(n)``."""
+    folder = root / "tiny-imagenet-200"
+    (folder / "val" / "images").mkdir(parents=True)
+    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
+    (folder / "words.txt").write_text("".join(f"{wnid}\t{words}\n" for wnid, words in WORDS.items()))
+    for wnid in WNIDS:
+        images = folder / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        rows = []
+        for n in range(PER_CLASS):
+            (images / f"{wnid}_{n}.JPEG").write_bytes(jpeg(colour_of(n)))
+            box = SLIVER if n == 1 else (n, 2, 40 + n, 63)
+            rows.append("\t".join([f"{wnid}_{n}.JPEG", *map(str, box)]))
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("\n".join(rows) + "\n")
+    rows = []
+    for n in range(2 * len(WNIDS)):
+        (folder / "val" / "images" / f"val_{n}.JPEG").write_bytes(jpeg(colour_of(n)))
+        rows.append(f"val_{n}.JPEG\t{WNIDS[n % 3]}\t0\t0\t{30 + n}\t63")
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def zipped(folder: Path) -> Path:
+    """``folder`` as a zip beside it, the folder itself as its top."""
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        for path in sorted(folder.rglob("*")):
+            opened.write(path, path.relative_to(folder.parent))
+    return archive
+
+
+def colour_at_centre(image) -> np.ndarray:
+    return np.asarray(image)[:, image.shape[1] // 2, image.shape[2] // 2].astype(int)
+
+
+def sideways() -> Image.Exif:
+    """EXIF that asks for a quarter turn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif

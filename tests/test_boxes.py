@@ -1,0 +1,128 @@
+"""Normalising, thresholding, boxes and their overlap."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from wsol_lib.boxes import box_iou, boxes_from_score_maps, normalize_score_maps
+
+batches = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: arrays(np.float32, shape, elements=st.integers(0, 6).map(lambda k: k / 6))
+)
+
+
+def box_by_scipy(mask):
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    if count == 0:
+        return [0, 0, 0, 0]
+    y, x = ndimage.find_objects(labels)[np.bincount(labels.ravel())[1:].argmax()]
+    return [x.start, y.start, x.stop, y.stop]
+
+
+@settings(deadline=None)
+@given(batches, st.sampled_from([0.0, 1 / 6, 0.3, 0.5, 1.0]))
+def test_boxes_are_those_of_scipys_largest_component(maps, threshold):
+    maps = torch.from_numpy(maps)
+    boxes = boxes_from_score_maps(maps, threshold)
+    assert boxes.dtype == torch.float32
+    assert boxes.tolist() == [box_by_scipy(score_map.numpy()) for score_map in maps >= threshold]
+
+
+@settings(deadline=None)
+@given(batches)
+def test_min_max_spans_zero_to_one_and_leaves_constants_at_zero(maps):
+    maps = torch.from_numpy(maps) * 7 - 3
+    for score_map, normal in zip(maps, normalize_score_maps(maps)):
+        extent = score_map.max() - score_map.min()
+        assert normal.min() == 0
+        assert normal.max() == (1 if extent > 0 else 0)
+        torch.testing.assert_close(normal * extent + score_map.min(), score_map)
+
+
+def test_max_normalisation_divides_by_the_maximum():
+    maps = torch.tensor([[[0.5, 2.0]], [[0.0, 0.0]]])
+    assert normalize_score_maps(maps, "max").tolist() == [[[0.25, 1.0]], [[0.0, 0.0]]]
+    with pytest.raises(ValueError, match="score map 1 .* negative"):
+        normalize_score_maps(maps - torch.tensor([0.0, 0.1])[:, None, None], "max")
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_normalising_refuses_what_is_not_finite(bad):
+    maps = torch.zeros(3, 2, 2)
+    maps[2, 0, 1] = bad
+    with pytest.raises(ValueError, match="score map 2 .* finite"):
+        normalize_score_maps(maps)
+
+
+def test_normalising_knows_two_methods():
+    with pytest.raises(ValueError, match="'z-score'"):
+        normalize_score_maps(torch.zeros(1, 2, 2), "z-score")
+
+
+def test_pixels_that_touch_at_a_corner_are_one_component():
+    assert boxes_from_score_maps(torch.eye(3)[None], 0.5).tolist() == [[0, 0, 3, 3]]
+
+
+def test_of_equally_large_components_the_first_is_taken():
+    assert boxes_from_score_maps(torch.tensor([[[1.0, 0, 1, 0, 1]]]), 0.5).tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_map_below_the_threshold_has_an_empty_box():
+    maps = torch.tensor([[[0.2, 0.2]], [[0.2, 0.9]]])
+    assert boxes_from_score_maps(maps, 0.5).tolist() == [[0, 0, 0, 0], [1, 0, 2, 1]]
+
+
+def test_a_score_equal_to_the_threshold_is_in_the_mask_whatever_the_precision():
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        maps = torch.tensor([[[0.75, 0.0]]], dtype=dtype)
+        assert boxes_from_score_maps(maps, 0.75).tolist() == [[0, 0, 1, 1]]
+    assert boxes_from_score_maps(torch.tensor([[[0.7, 0.0]]]), 0.7).tolist() == [[0, 0, 1, 1]]
+
+
+def test_masks_are_maps_too():
+    assert boxes_from_score_maps(torch.tensor([[[False, True, True]]]), 0.5).tolist() == [[1, 0, 3, 1]]
+
+
+def test_no_maps_no_boxes():
+    assert boxes_from_score_maps(torch.zeros(0, 4, 4), 0.5).shape == (0, 4)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_outside_zero_to_one_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold in"):
+        boxes_from_score_maps(torch.zeros(1, 2, 2), threshold)
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, torch.nan, torch.inf])
+def test_scores_outside_zero_to_one_are_refused(bad):
+    maps = torch.zeros(3, 2, 2)
+    maps[1, 0, 1] = bad
+    with pytest.raises(ValueError, match=r"score map 1 .* outside \[0, 1\]"):
+        boxes_from_score_maps(maps, 0.5)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1, 4, 4), (2, 0, 4)])
+def test_wrong_shapes_are_refused(shape):
+    with pytest.raises(ValueError, match="expected score maps of shape"):
+        boxes_from_score_maps(torch.zeros(shape), 0.5)
+
+
+corners = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=4).map(
+    lambda rows: torch.tensor([[x, y, x + w + 1, y + h + 1] for x, y, w, h in rows], dtype=torch.float32)
+)
+
+
+@given(corners, corners)
+def test_iou_is_torchvisions(a, b):
+    torch.testing.assert_close(box_iou(a, b), torchvision.ops.box_iou(a, b))
+
+
+def test_a_box_without_area_overlaps_nothing_not_even_itself():
+    point = torch.tensor([[1.0, 1, 1, 1]])
+    assert box_iou(point, point).tolist() == [[0.0]]
+    assert box_iou(torch.tensor([[3.0, 3, 1, 1]]), torch.tensor([[0.0, 0, 4, 4]])).tolist() == [[0.0]]

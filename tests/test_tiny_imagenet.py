@@ -1,0 +1,219 @@
+"""Tiny-ImageNet: the conventions read off its files, on a stand-in of three classes and on the real data."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import standins
+import torch
+from torch.utils.data import DataLoader
+
+from wsol_lib.boxes import box_iou
+from wsol_lib.cache import cache_dir
+from wsol_lib.data import SPLITS, load_dataset
+
+real = standins.needs("tiny-imagenet-200")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WSOL_CACHE", str(tmp_path / "cache"))
+    return standins.tiny_imagenet(tmp_path / "data")
+
+
+def load(folder, split="test", **options):
+    return load_dataset("tiny-imagenet", split, root=folder.parent, **options)
+
+
+def test_classes_are_the_sorted_wordnet_ids_named_by_their_first_word(folder):
+    data = load(folder)
+    assert data.wnids == ("n01", "n02", "n03")
+    assert data.class_names == ("goldfish", "bullfrog", "brain coral")
+    assert data.labels.tolist() == [2, 0, 1, 2, 0, 1]
+
+
+def test_one_is_added_to_the_printed_lower_right_corner(folder):
+    assert load(folder).boxes[0].tolist() == [[0, 0, 31, 64]]
+
+
+def test_a_sample_has_the_pixels_of_its_own_file(folder):
+    data = load(folder)
+    for i in (0, 3, -1):
+        sample = data[i]
+        assert sample.image.shape == (3, 64, 64) and sample.image.dtype == torch.uint8
+        expected = standins.colour_of(range(6)[i])
+        assert np.abs(standins.colour_at_centre(sample.image) - expected).max() <= 4
+        assert sample.image_id == f"val_{range(6)[i]}.JPEG"
+    assert data.image_sizes.tolist() == [[64, 64]] * 6
+
+
+def test_images_of_several_indices_are_those_of_the_samples(folder):
+    data = load(folder)
+    assert torch.equal(data.images([4, 0, -1]), torch.stack([data[i].image for i in (4, 0, 5)]))
+    with pytest.raises(IndexError):
+        data.images([6])
+
+
+def test_train_fullsup_is_the_first_ten_solid_boxes_of_a_class_and_weaksup_the_rest(folder):
+    full, weak = load(folder, "train-fullsup"), load(folder, "train-weaksup")
+    assert full.image_ids[:10] == [f"n01_{n}.JPEG" for n in (0, *range(2, 11))]
+    assert torch.bincount(full.labels).tolist() == [10, 10, 10]
+    assert weak.image_ids[:2] == ["n01_1.JPEG", "n01_11.JPEG"]
+    assert not set(full.image_ids) & set(weak.image_ids)
+
+
+def test_a_sliver_stays_in_weaksup_one_pixel_high(folder):
+    assert load(folder, "train-weaksup").boxes[0].tolist() == [[0, 0, 64, 1]]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_zip_gives_what_the_folder_gives(folder, split):
+    from_folder = load(folder, split)
+    standins.zipped(folder)
+    shutil.rmtree(folder)
+    from_zip = load(folder, split)
+    assert from_zip.image_ids == from_folder.image_ids
+    assert torch.equal(torch.cat(from_zip.boxes), torch.cat(from_folder.boxes))
+    everything = range(len(from_zip))
+    assert torch.equal(from_zip.images(everything), from_folder.images(everything))
+
+
+def test_images_are_decoded_once(folder):
+    load(folder)
+    for image in (folder / "val" / "images").iterdir():
+        image.write_bytes(b"gone")
+    assert np.abs(standins.colour_at_centre(load(folder)[2].image) - standins.colour_of(2)).max() <= 4
+
+
+def test_greyscale_and_cmyk_files_come_out_as_rgb_and_exif_is_not_followed(folder):
+    images = folder / "val" / "images"
+    (images / "val_0.JPEG").write_bytes(standins.jpeg((90, 90, 90), mode="L"))
+    (images / "val_1.JPEG").write_bytes(standins.jpeg((200, 30, 30), mode="CMYK"))
+    half = np.zeros((64, 64, 3), np.uint8)
+    half[:32] = 255
+    standins.Image.fromarray(half).save(images / "val_2.JPEG", exif=standins.sideways())
+    data = load(folder)
+    assert np.abs(standins.colour_at_centre(data[0].image) - 90).max() <= 4
+    assert np.abs(standins.colour_at_centre(data[1].image) - (200, 30, 30)).max() <= 8
+    assert data[2].image[:, 5].min() > 200 and data[2].image[:, 60].max() < 50
+
+
+def test_workers_get_the_annotations_and_map_the_pixels_themselves(folder):
+    data = load(folder)
+    content = pickle.dumps(data)
+    assert len(content) < 6 * 64 * 64 * 3
+    copy = pickle.loads(content)
+    assert torch.equal(torch.cat(copy.boxes), torch.cat(data.boxes)) and len(copy.boxes) == 6
+    assert torch.equal(copy[3].image, data[3].image)
+    samples = next(iter(DataLoader(data, 4, collate_fn=list, num_workers=1)))
+    assert torch.equal(torch.stack([sample.image for sample in samples]), data.images(range(4)))
+
+
+# --- bad input
+
+
+def test_without_folder_or_zip_the_message_says_how_to_fetch(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"found neither: fetch the data with `python data_scripts/tiny_imagenet.py"
+    ):
+        load_dataset("tiny-imagenet", "test", root=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.95])
+def test_a_truncated_zip_is_named(folder, keep):
+    archive = standins.zipped(folder)
+    shutil.rmtree(folder)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ValueError, match=r"expected a whole zip at .*tiny-imagenet-200.zip, found one that is damaged"):
+        load(folder)
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF])  # a wrong checksum, a stream that cannot be inflated
+def test_a_zip_with_overwritten_bytes_in_an_image_names_it(folder, byte):
+    archive = standins.zipped(folder)
+    shutil.rmtree(folder)
+    with standins.zipfile.ZipFile(archive) as opened:
+        start = opened.getinfo("tiny-imagenet-200/val/images/val_3.JPEG").header_offset
+    content = bytearray(archive.read_bytes())
+    content[start + 120 : start + 160] = bytes([byte]) * 40
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"val/images/val_3.JPEG in .*zip, found it damaged"):
+        load(folder)
+
+
+def test_an_unreadable_image_is_named_and_leaves_no_half_written_cache(folder):
+    (folder / "val" / "images" / "val_4.JPEG").write_bytes(standins.jpeg()[:300])
+    with pytest.raises(ValueError, match=r"expected an image in val/images/val_4.JPEG, found 300 bytes"):
+        load(folder)
+    assert not [path for path in cache_dir().rglob("*") if path.is_file()]
+    (folder / "val" / "images" / "val_4.JPEG").write_bytes(standins.jpeg())
+    assert len(load(folder)) == 6
+
+
+def test_an_interrupted_decode_leaves_nothing(folder, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsol_lib.data.tiny_imagenet._decode", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)
+    assert not [path for path in cache_dir().rglob("*") if path.is_file()]
+
+
+def test_an_image_of_another_size_is_refused(folder):
+    (folder / "val" / "images" / "val_4.JPEG").write_bytes(standins.jpeg(size=(64, 60)))
+    with pytest.raises(ValueError, match=r"expected 64 x 64 pixels in val/images/val_4.JPEG, found 64 x 60"):
+        load(folder)
+
+
+def test_a_listed_image_that_is_missing_is_named(folder):
+    (folder / "val" / "images" / "val_4.JPEG").unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected val/images/val_4.JPEG in .*, found no such file"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("val_0.JPEG\tn09\t0\t0\t5\t5", r"expected a class out of the 3 in wnids.txt for val_0.JPEG .*found 'n09'"),
+        ("val_0.JPEG\tn01\t0\t0\t5", r"for val_0.JPEG, found \['0', '0', '5'\]"),
+        ("val_0.JPEG\tn01\t9\t0\t5\t5", r"for val_0.JPEG, found \['9', '0', '5', '5'\]"),
+        ("val_0.JPEG\tn01\t0\t0\t5\t64", r"in 0 ... 63 for val_0.JPEG"),
+        ("val_0.JPEG\tn01\t0\t0\t5\tx", r"for val_0.JPEG"),
+        ("", "expected a list in val/val_annotations.txt"),
+        ("\0\xff", "expected a class out of the 3"),
+    ],
+)
+def test_a_damaged_list_is_named(folder, row, message):
+    (folder / "val" / "val_annotations.txt").write_text(row + "\n")
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+# --- the real data
+
+
+@real
+def test_real_validation_set():
+    data = load_dataset("tiny-imagenet", "test")
+    boxes = torch.cat(data.boxes)
+    assert len(data) == len(boxes) == 10_000
+    assert torch.bincount(data.labels).tolist() == [50] * 200
+    whole = box_iou(torch.tensor([[0.0, 0.0, 64.0, 64.0]]), boxes)[0]
+    assert f"{(whole >= 0.5).float().mean():.1%}" == "52.1%"
+    assert int(((boxes[:, 2:] - boxes[:, :2]) == 1).any(1).sum()) == 41
+    assert data[0].image.shape == (3, 64, 64)
+
+
+@real
+def test_real_training_splits(monkeypatch):
+    # annotations only: decoding 98,000 images takes half a minute
+    monkeypatch.setattr("wsol_lib.data.tiny_imagenet.np.load", lambda *_, **__: None)
+    monkeypatch.setattr("wsol_lib.data.tiny_imagenet._cache_file", lambda *_: None)
+    weak, full = (load_dataset("tiny-imagenet", split) for split in SPLITS[:2])
+    assert (len(weak), len(full)) == (98_000, 2_000)
+    assert torch.bincount(full.labels).tolist() == [10] * 200
+    assert not set(weak.image_ids) & set(full.image_ids)
+    assert ((torch.cat(full.boxes)[:, 2:] - torch.cat(full.boxes)[:, :2]) > 1).all()

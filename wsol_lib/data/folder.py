@@ -1,0 +1,164 @@
+"""A reader's own images: a folder for each class, boxes optional in one COCO JSON.
+
+Two layouts, told apart by whether a folder with the name of a split is there:
+
+- ``root/<class>/*`` (as torchvision's ImageFolder): the same images are ``train-weaksup`` and ``test``. Good for
+  looking at boxes, but a score on ``test`` is then one on training images.
+- ``root/<split>/<class>/*`` with ``train-weaksup``, ``train-fullsup`` and ``test`` kept apart, as many as there are.
+
+``train-fullsup`` is, in either, only the images that have a box. Classes are the sorted folder names, over all splits.
+
+Images are jpg, png, webp or bmp of any size, turned as their EXIF says, at any depth below their class; names that
+begin with a dot are passed over. They are decoded every time they are asked for.
+
+Boxes: ``images`` with ``file_name`` relative to ``root``, ``annotations`` with ``bbox`` as x, y, width, height in
+pixels of the turned image. They are cut at the border of the image. Categories are not looked at (the folder is the
+class), nor are crowds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wsol_lib.data import SPLITS
+from wsol_lib.data.images import decode_rgb, turned_size
+from wsol_lib.data.sample import LocalizationDataset
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class ImageFolder(LocalizationDataset):
+    """The images of one folder; see the module's docstring for the layouts and for what the boxes look like.
+
+    Parameters
+    ----------
+    split: "train-weaksup", "train-fullsup" (only images with a box) or "test"
+    root: the folder
+    boxes: a COCO JSON; None takes ``annotations.json`` in ``root`` if it is there, else no image has a box
+    transform: applied to each Sample
+
+    Raises
+    ------
+    FileNotFoundError: no such folder of this split, no image in it, no file ``boxes``, or no box for "train-fullsup"
+    ValueError: an image or the JSON is damaged, or the JSON does not fit the images
+    """
+
+    def __init__(self, split: str, root: Path, boxes: str | Path | None = None, transform: Callable | None = None):
+        self.root = root
+        files, class_names = _files_of_split(root, split)
+        annotations = root / "annotations.json" if boxes is None else Path(boxes)
+        if boxes is not None and not annotations.is_file():
+            raise FileNotFoundError(
+                f"expected boxes in {annotations}, found no such file: correct boxes= or leave it out"
+            )
+        boxes_of = _read_coco(annotations, root) if annotations.is_file() else {}
+        if split == "train-fullsup":
+            files = [(image_id, label) for image_id, label in files if image_id in boxes_of]
+            if not files:
+                raise FileNotFoundError(
+                    f"expected images with boxes for train-fullsup in {root}, found no box for any: write them to "
+                    f"{annotations}"
+                )
+        image_ids = [image_id for image_id, _ in files]
+        with ThreadPoolExecutor() as threads:
+            sizes = threads.map(turned_size, [root / image_id for image_id in image_ids])
+            sizes = list(tqdm(sizes, f"sizes of {split}", total=len(files), unit="images", disable=len(files) < 5000))
+        super().__init__(
+            name="folder",
+            split=split,
+            class_names=class_names,
+            labels=torch.tensor([label for _, label in files]),
+            boxes=[_fitted(boxes_of.get(i), i, size, annotations) for i, size in zip(image_ids, sizes, strict=True)],
+            image_sizes=torch.tensor(sizes),
+            image_ids=image_ids,
+            transform=transform,
+        )
+
+    def _image(self, i: int) -> Tensor:
+        path = self.root / self.image_ids[i]
+        return torch.from_numpy(decode_rgb(path.read_bytes(), str(path))).permute(2, 0, 1)
+
+
+def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """(path below ``root``, label) of each image of the split, and the class names."""
+    splits = [name for name in SPLITS if (root / name).is_dir()]
+    if splits and split not in splits:
+        raise FileNotFoundError(
+            f"expected a folder {split} in {root}, found {', '.join(splits)}: make one, or ask for one of these splits"
+        )
+    folders = [folder for name in splits or ["."] for folder in (root / name).iterdir()]
+    class_names = tuple(sorted({f.name for f in folders if f.is_dir() and not f.name.startswith(".")}))
+    chosen = root / split if splits else root
+    files = [
+        (path.relative_to(root).as_posix(), label)
+        for label, name in enumerate(class_names)
+        for path in sorted((chosen / name).rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    if not files:
+        raise FileNotFoundError(
+            f"expected images as {chosen}/<class>/<name> with a suffix out of {', '.join(SUFFIXES)}, found none: "
+            "put each class in a folder of its own there, or correct root="
+        )
+    return files, class_names
+
+
+def _read_coco(path: Path, root: Path) -> dict[str, tuple[list, tuple]]:
+    """File name -> its boxes as printed (x, y, width, height) and the printed size, for images that have any box."""
+    try:
+        coco = json.loads(path.read_bytes())
+        listed = {entry["id"]: entry for entry in coco["images"]}
+        names = {key: Path(entry["file_name"]).as_posix() for key, entry in listed.items()}
+        boxes: dict[str, tuple[list, tuple]] = {}
+        for annotation in coco["annotations"]:
+            if not annotation.get("iscrowd"):
+                key = annotation["image_id"]
+                size = (listed[key].get("width"), listed[key].get("height"))
+                boxes.setdefault(names[key], ([], size))[0].append(annotation["bbox"])
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"expected COCO JSON in {path}: images with id and file_name, annotations with image_id (one of these) and "
+            "bbox, "
+            f"found something else ({type(error).__name__}: {error}): export the annotations again"
+        ) from error
+    for name in names.values():
+        if Path(name).is_absolute() or ".." in Path(name).parts or not (root / name).is_file():
+            raise ValueError(
+                f"expected each file_name of {path} below {root}, found no file {name} there: write names relative to "
+                "that "
+                "folder, as class/name.jpg"
+            )
+    return boxes
+
+
+def _fitted(entry: tuple[list, tuple] | None, name: str, size: tuple[int, int], path: Path) -> Tensor:
+    """Printed boxes of one image -> float32 (k, 4), xyxy, cut at the border of the image of this ``size``."""
+    printed, printed_size = entry or ([], size)
+    if None not in printed_size and printed_size != size:
+        raise ValueError(
+            f"expected {name} of {' x '.join(map(str, printed_size))} pixels, as {path} says, found {size[0]} x "
+            f"{size[1]} "
+            "(turned as its EXIF says): draw the boxes on the image as it is now"
+        )
+    boxes = []
+    for box in printed:
+        try:
+            x, y, width, height = map(float, box)
+            x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + width, size[0]), min(y + height, size[1])
+            if not (x1 < x2 and y1 < y2):  # nor for nan
+                raise ValueError
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"expected boxes x, y, width, height of some area inside {name} of {size[0]} x {size[1]} pixels in "
+                f"{path}, "
+                f"found {box}: correct or remove it"
+            ) from None
+        boxes.append((x1, y1, x2, y2))
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
