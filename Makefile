@@ -13,7 +13,8 @@ venv: $(VENV)/installed ## make .venv with everything in it (1 to 2 minutes, 5.4
 
 # the stamp is written last: an interrupted installation is finished by the next call
 $(VENV)/installed: requirements.txt pyproject.toml
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: expected Python 3.10 or later, found %d.%d: name another one, make PYTHON=python3.12" % sys.version_info[:2])'
+	$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet -r requirements.txt
 	$(RUN) -m pip install --quiet --no-deps -e .
 	touch $@

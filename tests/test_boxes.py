@@ -47,7 +47,7 @@ def test_min_max_spans_zero_to_one_and_leaves_constants_at_zero(maps):
 def test_max_normalisation_divides_by_the_maximum():
     maps = torch.tensor([[[0.5, 2.0]], [[0.0, 0.0]]])
     assert normalize_score_maps(maps, "max").tolist() == [[[0.25, 1.0]], [[0.0, 0.0]]]
-    with pytest.raises(ValueError, match="score map 1 .* negative"):
+    with pytest.raises(ValueError, match=r"score map 1 .* negative"):
         normalize_score_maps(maps - torch.tensor([0.0, 0.1])[:, None, None], "max")
 
 
@@ -55,7 +55,7 @@ def test_max_normalisation_divides_by_the_maximum():
 def test_normalising_refuses_what_is_not_finite(bad):
     maps = torch.zeros(3, 2, 2)
     maps[2, 0, 1] = bad
-    with pytest.raises(ValueError, match="score map 2 .* finite"):
+    with pytest.raises(ValueError, match=r"score map 2 .* finite"):
         normalize_score_maps(maps)
 
 

@@ -1,6 +1,7 @@
 """The cache: files whole or not at all, values found by what they were computed from."""
 
 import errno
+import linecache
 import threading
 
 import numpy as np
@@ -106,7 +107,9 @@ def test_a_damaged_value_is_computed_again(folder, damage):
 
 
 def test_a_value_that_could_not_be_read_back_is_refused(folder):
-    with pytest.raises(ValueError, match="expected array_of to return tensors, numbers, .* found something else in its"):
+    with pytest.raises(
+        ValueError, match=r"expected array_of to return tensors, numbers, .* found something else in its"
+    ):
         cached(array_of, 4)
     assert not files(folder)
 
@@ -153,3 +156,46 @@ def test_writers_at_the_same_time_do_not_mix(folder):
         thread.join()
     text = (folder / "file").read_text()
     assert text in [letter * 1000 for letter in "abcd"] and len(files(folder)) == 1
+
+
+def functions_from(folder, *sources):
+    """The function ``f`` of each source, as a module of the same name would hold it after an edit."""
+    for i, source in enumerate(sources):
+        path = folder / f"{i}.py"
+        path.write_text(source)
+        namespace = {"__name__": "edited"}
+        exec(compile(source, path, "exec"), namespace)
+        yield namespace["f"]
+
+
+def test_an_edited_function_computes_anew(tmp_path):
+    one, two = functions_from(tmp_path, "def f():\n    return 1\n", "def f():\n    return 2\n")
+    assert [cached(one), cached(two), cached(one)] == [1, 2, 1]
+
+
+def test_functions_of_the_same_text_in_two_modules_are_two(tmp_path):
+    one, two = functions_from(tmp_path, *2 * ["def f():\n    return here\n"])
+    one.__globals__["here"], two.__globals__["here"], two.__module__ = 1, 2, "another"
+    assert [cached(one), cached(two)] == [1, 2]
+
+
+def test_a_function_of_a_notebook_cell_works():
+    source = "def in_a_cell(n):\n    return n + 1\n"
+    linecache.cache["<cell>"] = (len(source), None, source.splitlines(True), "<cell>")  # as IPython does
+    namespace = {"__name__": "__main__"}
+    exec(compile(source, "<cell>", "exec"), namespace)
+    assert cached(namespace["in_a_cell"], 1) == cached(namespace["in_a_cell"], 1) == 2
+
+
+def test_a_list_is_not_a_tuple():
+    cached(squares, 4, options=[1])
+    cached(squares, 4, options=(1,))
+    assert len(calls) == 2
+
+
+def test_the_fingerprint_changes_when_a_source_is_renamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.wsol_lib, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "module.py").write_text("x = 1\n")
+    one = cache.library_fingerprint.__wrapped__()
+    (tmp_path / "module.py").rename(tmp_path / "other.py")
+    assert cache.library_fingerprint.__wrapped__() != one

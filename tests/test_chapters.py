@@ -1,5 +1,6 @@
 """The chapters as they are committed: stripped, parametrised, runnable on Colab, listed in the table of contents."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -49,6 +50,15 @@ def test_the_first_cell_installs_the_library_on_colab_and_only_there(chapter):
 def test_every_cell_parses(chapter):
     for cell in code_cells(chapter):
         compile(TransformerManager().transform_cell(cell.source), "cell", "exec")
+
+
+def test_its_language_is_named_so_that_it_renders_before_it_is_run(chapter):
+    assert chapter.metadata.language_info.name == "python"
+
+
+def test_no_path_of_somebodys_machine(chapter):
+    for cell in code_cells(chapter):
+        assert not re.search(r"""["'](/|~/|[A-Z]:\\)\w""", cell.source), cell.source
 
 
 def test_a_chapter_opens_with_its_title(chapter):

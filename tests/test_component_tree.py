@@ -168,7 +168,7 @@ def hits_one_threshold_at_a_time(score_map, boxes, taus, public, every):
 def count_at_once(score_maps, boxes, taus, public, every):
     hits = np.zeros((len(IOUS), len(taus)), np.int64)
     if public:
-        boxes = [np.trunc(own) + (0, 0, 1, 1) for own in boxes]
+        boxes = [np.trunc(own) + np.array([0, 0, 1, 1]) for own in boxes]
     first = np.cumsum([0] + [len(own) for own in boxes])
     assert count_hits(score_maps, np.concatenate(boxes), first, taus, IOUS, public, every, hits) == -1
     return hits

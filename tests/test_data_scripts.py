@@ -179,6 +179,19 @@ def test_a_zip_that_ends_early_leaves_nothing(tmp_path):
     refuse(path, "expected a whole zip at")
 
 
+@pytest.mark.parametrize("members", [[], ["top"]])
+def test_a_zip_without_the_folder_is_refused(tmp_path, members):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for member in members:
+            opened.writestr(member, "a file")
+    refuse(path, r"expected a folder top/ in .*a.zip, found none")
+
+
+def test_a_file_where_another_member_needs_a_folder_is_refused(tmp_path):
+    refuse(make_zip(tmp_path / "a.zip", "top/fine.txt/below"), r"expected a whole zip at .*Not a directory")
+
+
 def test_a_damaged_member_leaves_nothing(tmp_path):
     path = make_zip(tmp_path / "a.zip")
     path.write_bytes(path.read_bytes().replace(b"fine", b"fire", 3).replace(b"top/fire", b"top/fine"))

@@ -100,6 +100,16 @@ def test_other_files_and_hidden_ones_are_passed_over(root):
     assert data.class_names == ("cat", "dog")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_turns_image_and_size_alike(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(tmp_path / "a" / "x.jpg", size=(40, 30), exif=exif)
+    data = load(tmp_path)
+    assert data.image_sizes[0].tolist() == ([30, 40] if orientation >= 5 else [40, 30])
+    assert list(data[0].image.shape) == [3, *data.image_sizes[0].tolist()[::-1]]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_exif_turns_image_and_size_alike(tmp_path, suffix):
     picture(tmp_path / "a" / f"x{suffix}", size=(40, 30), exif=standins.sideways())
@@ -170,6 +180,20 @@ def test_broken_json_is_named(root, content):
     (root / "annotations.json").write_text(content)
     with pytest.raises(ValueError, match=r"expected COCO JSON in .*annotations.json"):
         load(root)
+
+
+@pytest.mark.parametrize("category, found", [(1, None), (2, "dog"), (3, "zebra"), (9, "None")])
+def test_a_category_that_is_not_the_class_of_the_folder_is_named(root, category, found):
+    path = annotate(root, [("cat/a.jpg", [0, 0, 4, 4])])
+    coco = json.loads(path.read_text())
+    coco["categories"] = [{"id": i, "name": name} for i, name in enumerate(("cat", "dog", "zebra"), 1)]
+    coco["annotations"][0]["category_id"] = category
+    path.write_text(json.dumps(coco))
+    if found is None:
+        assert load(root).boxes[0].tolist() == [[0, 0, 4, 4]]
+    else:
+        with pytest.raises(ValueError, match=f"boxes of the class cat for cat/a.jpg in .*, found the category {found}"):
+            load(root)
 
 
 def test_boxes_of_an_image_of_another_size_are_refused(root):

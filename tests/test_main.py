@@ -9,7 +9,8 @@ from wsol_lib.__main__ import COMMANDS, main
 
 
 def test_help_names_the_commands_without_loading_torch():
-    code = "import sys; from wsol_lib.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    code = "import sys; from wsol_lib.__main__ import main\n"
+    code += "try: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)

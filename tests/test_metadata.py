@@ -181,7 +181,7 @@ def test_cub_boxes_are_the_official_ones_cut_at_the_last_pixel():
 def test_centre_baseline_from_annotations_alone(name, accuracy):
     """Boxes as printed, counted as the authors' code does, give the known figures (paper, Table 2: 59.7 and 52.5 %).
 
-    Centred squares of a 224 x 224 map, right and lower edge one past the last pixel but inside the map, both ends count.
+    Centred squares of a 224 x 224 map, right and lower edge one past the last pixel inside the map, both ends count.
     """
     data = load(None, name, "test")
     counts = torch.tensor([len(b) for b in data.boxes])

@@ -240,28 +240,28 @@ def test_pxap_needs_foreground():
 
 def everything(maps, boxes):
     """All metrics fed with a share of the images, as one flat list of numbers."""
-    masks, labels = maps > 0.6, (maps[:, 0, 0] > 0.5).long()
+    masks, labels = maps.flip(1) > 0.6, (maps[:, 0, 0] > 0.5).long()
     metrics = [MaxBoxAcc(0.2), MaxBoxAccV2(protocol="wsolevaluation"), BoxAcc(0.5, 0.2)]
     for metric in metrics:
         metric.update(maps, boxes)
     metrics += [fed(PxAP(), (maps, masks))]
-    localization = fed(LocalizationAccuracy(), (boxes_from_score_maps(maps, 0.3), maps[:, 0, :3], boxes, labels))
+    localization = fed(LocalizationAccuracy(0.2), (boxes_from_score_maps(maps, 0.3), maps[:, 0, :3], boxes, labels))
     numbers = [metric.compute() for metric in metrics] + list(localization.compute().values())
-    assert min(numbers[:3]) > 0
     return torch.cat([torch.stack(numbers), metrics[0].curve()[1], metrics[3].curve()[1]])
 
 
 def one_of_two(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    maps, boxes = some_maps(7)
-    share = slice(0, 5) if rank == 0 else slice(5, 7)
+    maps, boxes = some_maps(16)
+    share = slice(0, 11) if rank == 0 else slice(11, 16)
     torch.save(everything(maps[share], boxes[share]), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
     mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
-    expected = everything(*some_maps(7))
+    expected = everything(*some_maps(16))
+    assert (expected[:8] > 0).all()
     for rank in range(2):
         assert torch.equal(torch.load(tmp_path / f"{rank}.pt"), expected)
 

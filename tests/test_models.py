@@ -67,9 +67,8 @@ def test_torchvision_weights_give_torchvision_logits(name, monkeypatch):
     reference.transform_input = True  # of InceptionV3; the others ignore it
     imagenet = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
-        torch.testing.assert_close(
-            backbone(backbone.preprocess(images)), reference(imagenet(images / 255)), atol=1e-4, rtol=1e-4
-        )
+        found, expected = backbone(backbone.preprocess(images)), reference(imagenet(images / 255))
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()  # random weights make logits of any size
 
 
 def test_vgg_gap_starts_from_the_convolutions_of_vgg16(monkeypatch):
@@ -85,12 +84,12 @@ def test_without_a_network_the_sentence_says_what_is_missing(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", no_network)
-    with pytest.raises(FileNotFoundError, match="expected the ImageNet weights of resnet50 .* use efficientnet_lite0"):
+    with pytest.raises(FileNotFoundError, match=r"expected the ImageNet weights of resnet50 .* use efficientnet_lite0"):
         create_backbone("resnet50")
 
 
 def test_unknown_backbone_lists_the_known_ones():
-    with pytest.raises(ValueError, match="efficientnet_lite0, vgg16, .*found 'resnet5O'"):
+    with pytest.raises(ValueError, match=r"efficientnet_lite0, vgg16, .*found 'resnet5O'"):
         create_backbone("resnet5O")
     with pytest.raises(ValueError, match="num_classes=0"):
         create_backbone("resnet50", num_classes=0)

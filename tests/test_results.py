@@ -1,6 +1,7 @@
 """Recorded measurements: what is kept, and where it is found again."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -45,3 +46,28 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(folder):
 
 def test_nothing_recorded_is_an_empty_answer(folder):
     assert results.load("02-cam", "full") == {}
+
+
+def test_the_commit_is_the_librarys_own_and_a_plus_says_that_its_sources_differ(folder, tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit():
+        results.record("a", 1, **FACTS)
+        return results.load("02-cam", "tiny")["a"]["commit"]
+
+    monkeypatch.chdir(tmp_path)
+    library = tmp_path / "wsol_lib" / "__init__.py"
+    monkeypatch.setattr(results.wsol_lib, "__file__", str(library))
+    library.parent.mkdir()
+    library.write_text("")
+    git("init")
+    git("add", "wsol_lib")
+    git("commit", "-m", "first")
+    assert commit() == git("rev-parse", "--short=12", "HEAD"), "the records themselves are no difference"
+    library.write_text("changed = True")
+    assert commit() == git("rev-parse", "--short=12", "HEAD") + "+"
+    installed = tmp_path / ".venv" / "wsol_lib" / "__init__.py"  # below a repository that is not the library's
+    monkeypatch.setattr(results.wsol_lib, "__file__", str(installed))
+    assert commit() is None

@@ -79,11 +79,31 @@ def test_a_change_runs_it_again(book, monkeypatch, change):
     assert len(runs(book)) == 2
 
 
-def test_a_run_that_was_cut_short_is_not_taken_for_finished(book):
+def test_a_run_that_was_cut_short_is_not_taken_for_finished(book, monkeypatch, capsys):
+    chapter = book / "book" / "01-trial.ipynb"
+    original = chapter.read_bytes()
     run("--chapters", "01")
-    (book / "_build" / "quick" / "01-trial.json").unlink()
+    write_chapter(chapter, "print('another text')")
+
+    def cut_short(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # between the executed copy and its stamp
+        patch.setattr(runner, "_install_kernel", lambda root: "wsol-book")
+        patch.setattr(runner, "atomic_path", cut_short)
+        assert run("--chapters", "01") == 130
+    assert "interrupted: what was finished is kept" in capsys.readouterr().err
+    chapter.write_bytes(original)  # the text of the first stamp: the copy beside it is of another one
     run("--chapters", "01")
     assert len(runs(book)) == 2
+
+
+def test_a_notebook_that_names_no_language_is_python(book):
+    path = book / "book" / "01-trial.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.clear()
+    nbformat.write(notebook, path)
+    assert run("--chapters", "01") == 0
 
 
 def test_after_a_failure_it_names_chapter_cell_and_error_and_keeps_the_others(book, capsys):
@@ -139,7 +159,7 @@ def test_figures_are_drawn_whatever_backend_the_reader_has_set(book, monkeypatch
     [
         (["--profile", "fast"], "expected a profile out of quick, tiny, full, found 'fast'"),
         (["--chapters", "07"], "expected chapters out of 01-trial, 02-trial, 03-trial, found 07"),
-        (["--profile", "tiny"], "expected the folder that holds tiny-imagenet as root= or in the environment"),
+        (["--profile", "tiny"], "expected the folder that holds tiny-imagenet as --data-root or in WSOL_DATA"),
         (["--profile", "tiny", "--data-root", "nowhere"], "expected a folder that holds tiny-imagenet at"),
     ],
 )

@@ -181,6 +181,7 @@ def test_a_listed_image_that_is_missing_is_named(folder):
         ("val_0.JPEG\tn01\t0\t0\t5", r"for val_0.JPEG, found \['0', '0', '5'\]"),
         ("val_0.JPEG\tn01\t9\t0\t5\t5", r"for val_0.JPEG, found \['9', '0', '5', '5'\]"),
         ("val_0.JPEG\tn01\t0\t0\t5\t64", r"in 0 ... 63 for val_0.JPEG"),
+        ("val_0.JPEG\tn01\t0\t0\t64\t5", r"in 0 ... 63 for val_0.JPEG"),
         ("val_0.JPEG\tn01\t0\t0\t5\tx", r"for val_0.JPEG"),
         ("", "expected a list in val/val_annotations.txt"),
         ("\0\xff", "expected a class out of the 3"),

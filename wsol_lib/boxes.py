@@ -5,6 +5,8 @@ A box is xyxy with continuous edges, in pixels of the map: the one pixel at the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -74,6 +76,40 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     overlap = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
     union = _areas(a)[:, None] + _areas(b)[None] - overlap
     return overlap / union.where(union > 0, 1)
+
+
+def centred_boxes(image_sizes: Tensor, fraction: float) -> Tensor:
+    """The same centred box in every image: widths and heights (N, 2), a fraction of both in (0, 1] -> boxes (N, 4).
+
+    The baseline without learning: 1 is the whole image; a centred Gaussian score map gives such boxes at every tau.
+
+    >>> centred_boxes(torch.tensor([[4, 8]]), 0.5)
+    tensor([[1., 2., 3., 6.]])
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"expected a fraction of the image's sides in (0, 1], found {fraction}")
+    middle = image_sizes.float() / 2
+    return torch.cat([middle * (1 - fraction), middle * (1 + fraction)], dim=1)
+
+
+def localized(predicted: Tensor, boxes: Sequence[Tensor], iou_threshold: float = 0.5) -> Tensor:
+    """Whether the predicted box of each image reaches the IoU threshold with one of its true boxes: bool (N,).
+
+    ``predicted`` is (N, 4), ``boxes`` N tensors (k, 4), xyxy with continuous edges; the mean over images is GT-known Loc
+    ("Evaluating WSOL Right", Eq. 3 at one tau). An image without true boxes is not localized.
+
+    >>> truth = [torch.tensor([[0.0, 0, 2, 2], [5, 5, 9, 9]]), torch.tensor([[0.0, 0, 1, 1]])]
+    >>> localized(torch.tensor([[5.0, 5, 9, 8], [2, 2, 3, 3]]), truth)
+    tensor([ True, False])
+    """
+    counts = torch.tensor([len(own) for own in boxes])
+    image = torch.repeat_interleave(torch.arange(len(boxes)), counts)
+    a, b = predicted.double().cpu()[image], torch.cat([torch.zeros(0, 4), *(own.cpu() for own in boxes)]).double()
+    corner = torch.maximum(a[:, :2], b[:, :2])
+    overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - corner).clamp(min=0).prod(-1)
+    union = _areas(a) + _areas(b) - overlap
+    hit = overlap / union.where(union > 0, 1) >= iou_threshold
+    return torch.zeros(len(boxes), dtype=torch.bool).index_put((image[hit],), torch.tensor(True))
 
 
 def as_score_maps(maps: Tensor) -> Tensor:

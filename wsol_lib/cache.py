@@ -67,14 +67,12 @@ def library_fingerprint() -> str:
 def cached(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """``function(*args, **kwargs)``, computed once and then read from ``cache_dir()``.
 
-    Parameters
-    ----------
-    function: deterministic; returns tensors, numbers, strings, or lists, tuples and dicts of these
-    args, kwargs: None, bool, int, float, str, and lists, tuples or dicts (keys: str) of these
+    Args:
+        function: deterministic; returns tensors, numbers, strings, or lists, tuples and dicts of these
+        args, kwargs: None, bool, int, float, str, and lists, tuples or dicts (keys: str) of these
 
-    Raises
-    ------
-    ValueError: an argument of another type, which could not be told from another one of its kind, or such a value
+    Raises:
+        ValueError: an argument of another type, which could not be told from another one of its kind, or such a value
     """
     arguments = inspect.signature(function).bind(*args, **kwargs)
     arguments.apply_defaults()

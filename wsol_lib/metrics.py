@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wsol_lib.boxes import as_score_maps, box_iou, boxes_from_score_maps, normalize_score_maps, raise_for_scores
+from wsol_lib.boxes import as_score_maps, boxes_from_score_maps, localized, normalize_score_maps, raise_for_scores
 from wsol_lib.component_tree import count_hits, over_threads
 
 PROTOCOLS = ("paper", "wsolevaluation")
@@ -210,7 +210,7 @@ class BoxAcc(_Counts):
         _targets(boxes, len(score_maps), score_maps.shape[-2:])
         _raise_for_range(score_maps)
         predicted = boxes_from_score_maps(normalize_score_maps(score_maps, "max"), self.tau)
-        self.correct += _hits(predicted, boxes, self.iou_threshold).sum().to(self.correct.device)
+        self.correct += localized(predicted, boxes, self.iou_threshold).sum().to(self.correct.device)
         self.total += len(score_maps)
 
     def compute(self) -> Tensor:
@@ -270,7 +270,7 @@ class LocalizationAccuracy(_Counts):
         own = logits.gather(1, labels)
         ahead = (logits > own) | (logits == own) & (torch.arange(logits.shape[1], device=logits.device) < labels)
         place = ahead.sum(1).to(self.correct.device)
-        located = _hits(boxes, target_boxes, self.iou_threshold).to(self.correct.device)
+        located = localized(boxes, target_boxes, self.iou_threshold).to(self.correct.device)
         self.correct += torch.stack([located, located & (place < 1), located & (place < 5), place < 1, place < 5]).sum(
             1
         )
@@ -397,10 +397,3 @@ def _raise_for_range(score_maps: Tensor) -> None:
     inside = (lowest >= 0) & (highest <= 1)
     if not inside.all():
         raise_for_scores(int((~inside).nonzero()[0]))
-
-
-def _hits(predicted: Tensor, boxes: Sequence[Tensor], iou_threshold: float) -> Tensor:
-    """(N,) bool: the predicted box of each image reaches the IoU threshold with one of its true boxes."""
-    pairs = zip(predicted.double().cpu(), boxes)
-    best = [box_iou(box[None], own.double().cpu()).max() for box, own in pairs]
-    return torch.tensor(best, dtype=torch.float64) >= iou_threshold

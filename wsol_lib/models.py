@@ -101,7 +101,9 @@ def create_backbone(
         FileNotFoundError: the weights are not on this machine and cannot be downloaded
     """
     if name not in BACKBONES:
-        raise ValueError(f"expected a backbone out of {', '.join(BACKBONES)}, found {name!r}: choose one of these names")
+        raise ValueError(
+            f"expected a backbone out of {', '.join(BACKBONES)}, found {name!r}: choose one of these names"
+        )
     if num_classes < 1:
         raise ValueError(f"expected at least one class, found num_classes={num_classes}: give the number of labels")
     if output_stride is None:
@@ -182,7 +184,7 @@ def _torchvision_model(name: str, pretrained: bool, **options) -> nn.Module:
     """A torchvision classifier with its first published ImageNet weights, the ones the papers started from."""
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1 if pretrained else None
     if name == "inception_v3":
-        options["init_weights"] = True  # without it, torchvision warns that its default will change
+        options["init_weights"] = not pretrained  # left out, torchvision warns that its default will change
     try:
         return torchvision.models.get_model(name, weights=weights, **options)
     except OSError as error:  # URLError is one

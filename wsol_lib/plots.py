@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import hashlib
 import inspect
 import io
 import textwrap
@@ -82,7 +83,9 @@ def gallery(
 ) -> Figure:
     """A grid of ``show_image``; ``size`` is the side of one image in inches."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.25 * bool(titles)) * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size * columns, (size + 0.25 * bool(titles)) * rows), squeeze=False
+    )
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
     for i, (image, ax) in enumerate(zip(images, axes.flat)):
@@ -118,13 +121,15 @@ def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: s
         plt.close(figure)
         frames.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
     shown = [f"{value:g}" for value in values]
-    # the script finds its own figure through currentScript, so that a page can hold any number of sliders
-    return HTML(f"""<figure class="wsol-slider" style="margin: 1em 0">
+    # its own name, the same in every run, so that a page can hold any number of sliders
+    name = "slider-" + hashlib.sha256("".join([label, *shown, *frames]).encode()).hexdigest()[:12]
+    return HTML(f"""<figure id="{name}" style="margin: 1em 0">
 <label style="display: flex; gap: 0.8em; align-items: center">{label} <input type="range" min="0"
-max="{len(values) - 1}" value="{start}" style="flex: 1; min-width: 8em"> <output style="min-width: 3em">{shown[start]}</output></label>
+max="{len(values) - 1}" value="{start}" style="flex: 1; min-width: 8em">
+<output style="min-width: 3em">{shown[start]}</output></label>
 <img src="{frames[start]}" alt="{label} {shown[start]}" style="width: 100%; background: white">
 <script>(() => {{
-  const figure = document.currentScript.parentElement, frames = {frames}, shown = {shown};
+  const figure = document.getElementById("{name}"), frames = {frames}, shown = {shown};
   const [input, output, image] = ["input", "output", "img"].map((tag) => figure.querySelector(tag));
   input.addEventListener("input", () => {{
     image.src = frames[input.value]; output.value = shown[input.value]; image.alt = `{label} ${{shown[input.value]}}`;
@@ -143,11 +148,16 @@ def show_source(function: Callable) -> Markdown:
 
 
 def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
-    """A table of recorded measurements (``wsol_lib.results.load``) with where they come from, or a sentence that there are none."""
+    """A table of recorded measurements (``wsol_lib.results.load``) and their origin, or a sentence that there are none."""
     chosen = {name.removeprefix(prefix): entry for name, entry in records.items() if name.startswith(prefix)}
     if not chosen:
         return Markdown("*No recorded measurements are at hand here; the repository keeps them in `results/`.*")
-    rows = [f"| {name} | {entry['value']:.1%} | {entry['dataset']} | {entry['n']:,} |" for name, entry in chosen.items()]
+    rows = [
+        f"| {name} | {entry['value']:.1%} | {entry['dataset']} | {entry['n']:,} |" for name, entry in chosen.items()
+    ]
     first = next(iter(chosen.values()))
-    origin = f"*Recorded on {first['date']} on {first['device']} with torch {first['versions']['torch']}, commit {first['commit']}.*"
+    origin = (
+        f"*Recorded on {first['date']} on {first['device']} with torch {first['versions']['torch']}, "
+        f"commit {first['commit']}.*"
+    )
     return Markdown("| measured | value | data set | images |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + origin)

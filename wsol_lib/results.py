@@ -1,7 +1,8 @@
 """Recorded measurements: what a chapter measured goes into a JSON file, with everything needed to measure it again.
 
-A run writes to the folder named by WSOL_RESULTS (the runner sets it; ``_build/results`` otherwise). Maintainers commit runs of
-the larger profiles to ``results/`` (``python -m wsol_lib book --record``), so that a reader of the quick profile sees them too.
+A run writes to the folder named by WSOL_RESULTS (the runner sets it; ``_build/results`` otherwise). Maintainers commit
+runs of the larger profiles to ``results/`` (``python -m wsol_lib book --record``), so that a reader of the quick
+profile sees them too.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def record(
         "n": n,
         "seed": seed,
         **facts,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({torch.get_num_threads()} threads)",
+        "device": _device(),
         "versions": {"wsol_lib": wsol_lib.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
@@ -51,7 +52,7 @@ def record(
 def load(chapter: str, profile: str) -> dict[str, dict]:
     """The committed measurements of a chapter in a profile, by name; empty where none are at hand.
 
-    They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one folder up.
+    They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one up.
     """
     folders = [os.environ["WSOL_RECORDS"]] if "WSOL_RECORDS" in os.environ else ["results", "../results"]
     for folder in folders:
@@ -61,15 +62,23 @@ def load(chapter: str, profile: str) -> dict[str, dict]:
     return {}
 
 
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
 def _commit() -> str | None:
-    """The commit of the working tree, with a + if tracked files differ from it; None outside a repository."""
+    """The commit of this library, with a + if its sources or the chapters differ from it; None if it was installed."""
+    root = Path(wsol_lib.__file__).parents[1]
+    if not (root / ".git").exists():  # a repository further up, or where we stand, is somebody else's
+        return None
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        changed = _git(root, "status", "--short", "wsol_lib", "book")
+        return _git(root, "rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()

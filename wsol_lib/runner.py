@@ -1,8 +1,8 @@
 """The book: chapters go in, executed copies and one HTML site come out.
 
-Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and parameters are
-those of its last run is not run again. Then jupyter-book turns the executed chapters and the pages of ``book/`` into
-``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
+Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and
+parameters are those of its last run is not run again. Then jupyter-book turns the executed chapters and the pages of
+``book/`` into ``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chapters",
         nargs="+",
         metavar="NN",
-        help="execute only these, by number or name (default: all); the others' pages show their last run, or no outputs",
+        help="execute only these, by number or name (default: all); the other pages show their last run, or no outputs",
     )
     parser.add_argument("--data-root", default="", help="folder with the real data (default: $WSOL_DATA)")
     parser.add_argument("--seed", type=int, default=0)
@@ -67,7 +67,12 @@ def run(args: argparse.Namespace) -> int:
     os.environ["WSOL_RECORDS"] = str(root / "results")
     os.environ["WSOL_RESULTS"] = str(root / "results" if args.record else root / "_build" / "results")
     profile = get_profile(args.profile)
-    if profile.real_dataset:  # says what is missing before anything runs, and decodes the images once for all chapters
+    if profile.real_dataset:  # says what is missing before anything runs; decodes the images once for all chapters
+        if not data_root and not os.environ.get("WSOL_DATA"):
+            raise FileNotFoundError(
+                f"expected the folder that holds {profile.real_dataset} as --data-root or in WSOL_DATA, found neither: "
+                "name it; book/getting-the-data.md has the command that fetches the data"
+            )
         load_dataset(profile.real_dataset, "test", data_root or None)
     parameters = {"profile": args.profile, "seed": args.seed, "data_root": data_root}
     failures = execute_chapters(root, chapters, parameters, force=args.force or args.record)
@@ -84,7 +89,8 @@ def select_chapters(root: Path, wanted: list[str] | None) -> list[Path]:
     chapters = sorted((root / "book").glob("[0-9][0-9]-*.ipynb"))
     if not chapters or not (root / "_config.yml").exists():
         raise FileNotFoundError(
-            f"expected the book's repository, a folder with _config.yml and book/NN-*.ipynb, found {root}: change there first"
+            f"expected the book's repository, a folder with _config.yml and book/NN-*.ipynb, found {root}: "
+            "change there first"
         )
     if not wanted:
         return chapters
@@ -131,7 +137,7 @@ def _finished(stamp: Path) -> dict:
 
 
 def _install_kernel(root: Path) -> str:
-    """A kernel of our own: this very interpreter and library, whatever kernels and settings the reader has elsewhere."""
+    """A kernel of our own: this very interpreter and library, whatever kernels and settings the reader has."""
     folder = root / "_build" / "jupyter" / "kernels" / "wsol-book"
     spec = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"],
@@ -163,6 +169,9 @@ def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str 
             chapter, partial, parameters, kernel_name=kernel, language="python", cwd=chapter.parent, progress_bar=False
         )
         del executed.metadata["papermill"]  # paths of this machine, and the page offers the notebook for download
+        for cell in executed.cells:
+            if "injected-parameters" in cell.metadata.get("tags", []):
+                cell.metadata.tags.append("remove-cell")  # the page shows the parameters once, as they were written
         nbformat.write(executed, partial)
         output.with_suffix(".json").unlink(missing_ok=True)  # the stamp of the copy that is replaced now
         os.replace(partial, output)
@@ -178,7 +187,7 @@ def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str 
 
 
 def build_html(root: Path, profile: str) -> int:
-    """Render the executed chapters and the pages to ``_build/html``; chapters not executed yet appear without outputs."""
+    """Render the executed chapters and the pages to ``_build/html``; what was not executed appears without outputs."""
     source, doctrees = root / "_build" / "source", root / "_build" / ".doctrees"
     _stage(root, source, profile)
     start = time.perf_counter()

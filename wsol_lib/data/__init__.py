@@ -31,22 +31,19 @@ _READERS = {
 def load_dataset(name: str, split: str, root: str | Path | None = None, **options) -> LocalizationDataset:
     """Open one split of a data set.
 
-    Parameters
-    ----------
-    name: "synthbirds" (generated, needs no files), "tiny-imagenet", "cub", "imagenet", "openimages" or "folder"
-    split: "train-weaksup", "train-fullsup" or "test"
-    root: folder that holds the data; None takes the one named by the environment variable WSOL_DATA
-    options: of the reader; ``transform`` (Sample -> anything) is one of all readers
+    Args:
+        name: "synthbirds" (generated, needs no files), "tiny-imagenet", "cub", "imagenet", "openimages" or "folder"
+        split: "train-weaksup", "train-fullsup" or "test"
+        root: folder that holds the data; None takes the one named by the environment variable WSOL_DATA
+        options: of the reader; ``transform`` (Sample -> anything) is one of all readers
 
-    Returns
-    -------
-    a data set: ``len()``, ``[i]`` -> ``Sample``, and without touching an image ``labels`` (N,), ``boxes`` (N tensors
-    (k, 4)), ``image_sizes`` (N, 2) as width and height, ``image_ids`` and ``class_names``.
+    Returns:
+        a data set: ``len()``, ``[i]`` -> ``Sample``, and without touching an image ``labels`` (N,), ``boxes`` (N tensors
+        (k, 4)), ``image_sizes`` (N, 2) as width and height, ``image_ids`` and ``class_names``.
 
-    Raises
-    ------
-    ValueError: an unknown name, split or option; content that is not what the format promises
-    FileNotFoundError: the data are not there
+    Raises:
+        ValueError: an unknown name, split or option; content that is not what the format promises
+        FileNotFoundError: the data are not there
     """
     if name not in _READERS:
         raise ValueError(f"expected a data set out of {', '.join(_READERS)}, found {name!r}: choose one of these names")

@@ -24,16 +24,14 @@ RETRIES = 3
 def fetch(url: str, checksum: str, target: Path) -> Path:
     """Download ``url`` to ``target``, unless a file with this checksum is there already.
 
-    Parameters
-    ----------
-    url: what to download; tried again when the connection breaks
-    checksum: ``md5:`` or ``sha256:`` and the hexadecimal digits
-    target: where to; only ever holds a whole file
+    Args:
+        url: what to download; tried again when the connection breaks
+        checksum: ``md5:`` or ``sha256:`` and the hexadecimal digits
+        target: where to; only ever holds a whole file
 
-    Raises
-    ------
-    OSError: the download did not succeed, or the disk is full
-    ValueError: what came does not have the checksum
+    Raises:
+        OSError: the download did not succeed, or the disk is full
+        ValueError: what came does not have the checksum
     """
     source = pooch.create(
         path=target.parent,
@@ -72,17 +70,15 @@ def verify(archive: Path, checksum: str) -> None:
 def unpack(archive: Path, target: Path, max_bytes: int) -> None:
     """Unpack a zip whose one top folder has the name of ``target`` to there; nothing is written anywhere else.
 
-    Parameters
-    ----------
-    archive: a zip of files and folders; one that holds a link or a path out of its top folder is refused as a whole
-    target: must not exist; appears when everything is unpacked
-    max_bytes: of all files together, unpacked
+    Args:
+        archive: a zip of files and folders; one that holds a link or a path out of its top folder is refused as a whole
+        target: must not exist; appears when everything is unpacked
+        max_bytes: of all files together, unpacked
 
-    Raises
-    ------
-    ValueError: a damaged archive, a member that is not allowed, or more than ``max_bytes``
-    FileExistsError: ``target`` is there
-    OSError: not enough room
+    Raises:
+        ValueError: a damaged archive, a member that is not allowed, or more than ``max_bytes``
+        FileExistsError: ``target`` is there
+        OSError: not enough room
     """
     if target.exists():
         raise FileExistsError(f"expected nothing at {target}, found something there: move it away first")

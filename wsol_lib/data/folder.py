@@ -12,8 +12,8 @@ Images are jpg, png, webp or bmp of any size, turned as their EXIF says, at any 
 begin with a dot are passed over. They are decoded every time they are asked for.
 
 Boxes: ``images`` with ``file_name`` relative to ``root``, ``annotations`` with ``bbox`` as x, y, width, height in
-pixels of the turned image. They are cut at the border of the image. Categories are not looked at (the folder is the
-class), nor are crowds.
+pixels of the turned image. They are cut at the border of the image. Where the file lists ``categories``, each box must
+be of the class of its image's folder: another one would be no ground truth for it. Crowds are not looked at.
 """
 
 from __future__ import annotations
@@ -37,17 +37,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 class ImageFolder(LocalizationDataset):
     """The images of one folder; see the module's docstring for the layouts and for what the boxes look like.
 
-    Parameters
-    ----------
-    split: "train-weaksup", "train-fullsup" (only images with a box) or "test"
-    root: the folder
-    boxes: a COCO JSON; None takes ``annotations.json`` in ``root`` if it is there, else no image has a box
-    transform: applied to each Sample
+    Args:
+        split: "train-weaksup", "train-fullsup" (only images with a box) or "test"
+        root: the folder
+        boxes: a COCO JSON; None takes ``annotations.json`` in ``root`` if it is there, else no image has a box
+        transform: applied to each Sample
 
-    Raises
-    ------
-    FileNotFoundError: no such folder of this split, no image in it, no file ``boxes``, or no box for "train-fullsup"
-    ValueError: an image or the JSON is damaged, or the JSON does not fit the images
+    Raises:
+        FileNotFoundError: no such folder of this split, no image in it, no file ``boxes``, or no box for "train-fullsup"
+        ValueError: an image or the JSON is damaged, or the JSON does not fit the images
     """
 
     def __init__(self, split: str, root: Path, boxes: str | Path | None = None, transform: Callable | None = None):
@@ -116,10 +114,13 @@ def _read_coco(path: Path, root: Path) -> dict[str, tuple[list, tuple]]:
         coco = json.loads(path.read_bytes())
         listed = {entry["id"]: entry for entry in coco["images"]}
         names = {key: Path(entry["file_name"]).as_posix() for key, entry in listed.items()}
+        categories = {entry["id"]: entry["name"] for entry in coco.get("categories", [])}
         boxes: dict[str, tuple[list, tuple]] = {}
+        boxed: list[tuple[str, str | None]] = []
         for annotation in coco["annotations"]:
             if not annotation.get("iscrowd"):
                 key = annotation["image_id"]
+                boxed.append((names[key], categories.get(annotation.get("category_id"))))
                 size = (listed[key].get("width"), listed[key].get("height"))
                 boxes.setdefault(names[key], ([], size))[0].append(annotation["bbox"])
     except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -134,6 +135,13 @@ def _read_coco(path: Path, root: Path) -> dict[str, tuple[list, tuple]]:
                 f"expected each file_name of {path} below {root}, found no file {name} there: write names relative to "
                 "that "
                 "folder, as class/name.jpg"
+            )
+    for name, category in boxed if categories else []:
+        parts = Path(name).parts
+        if category != (found := parts[1] if parts[0] in SPLITS else parts[0]):
+            raise ValueError(
+                f"expected boxes of the class {found} for {name} in {path}, found the category {category}: correct it, "
+                "or take the list categories out of the file if all boxes are of their image's class"
             )
     return boxes
 

@@ -91,17 +91,15 @@ class _Listed(LocalizationDataset):
 class CUB(_Listed):
     """CUB-200-2011 and CUBV2, birds of 200 kinds: 5,994 / 1,000 / 5,794 images, every one with one box.
 
-    Parameters
-    ----------
-    split: "train-weaksup" (the official training images), "train-fullsup" (CUBV2) or "test" (the official test images)
-    root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/CUB/`` (where
-        the authors' scripts put them), ``CUB_200_2011/images/`` or ``CUBV2/``
-    transform: applied to each Sample
+    Args:
+        split: "train-weaksup" (the official training images), "train-fullsup" (CUBV2) or "test" (the official test images)
+        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/CUB/`` (where
+            the authors' scripts put them), ``CUB_200_2011/images/`` or ``CUBV2/``
+        transform: applied to each Sample
 
-    Raises
-    ------
-    FileNotFoundError: a list is missing; ``[i]``: the image is
-    ValueError: a list is damaged; ``[i]``: the image is, or its size is not the listed one
+    Raises:
+        FileNotFoundError: a list is missing; ``[i]``: the image is
+        ValueError: a list is damaged; ``[i]``: the image is, or its size is not the listed one
     """
 
     list_folder = "CUB"
@@ -117,17 +115,15 @@ class CUB(_Listed):
 class ImageNet(_Listed):
     """ILSVRC2012 and ImageNetV2 (threshold 0.7), 1,000 classes: 1,281,167 / 10,000 / 50,000 images.
 
-    Parameters
-    ----------
-    split: "train-weaksup" (the training images, no boxes), "train-fullsup" (ImageNetV2) or "test" (all 50,000
-        validation images, where the paper speaks of 10,000); the latter two have one or more boxes an image
-    root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/ILSVRC/`` or
-        ``ILSVRC/``, either with ``train/``, ``val2/`` (ImageNetV2) and ``val/``
-    transform: applied to each Sample
+    Args:
+        split: "train-weaksup" (the training images, no boxes), "train-fullsup" (ImageNetV2) or "test" (all 50,000
+            validation images, where the paper speaks of 10,000); the latter two have one or more boxes an image
+        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/ILSVRC/`` or
+            ``ILSVRC/``, either with ``train/``, ``val2/`` (ImageNetV2) and ``val/``
+        transform: applied to each Sample
 
-    Raises
-    ------
-    as :class:`CUB`
+    Raises:
+        as :class:`CUB`
     """
 
     list_folder = "ILSVRC"
@@ -142,16 +138,14 @@ class ImageNet(_Listed):
 class OpenImages(_Listed):
     """OpenImages30k, 100 classes: 29,819 / 2,500 / 5,000 images. Labels and ids; its masks, the truth, come later.
 
-    Parameters
-    ----------
-    split: "train-weaksup", "train-fullsup" or "test"; ``boxes`` are empty and ``image_sizes`` 0 in all three
-    root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/OpenImages/``
-        or ``OpenImages/``, either with ``train/``, ``val/`` and ``test/``
-    transform: applied to each Sample
+    Args:
+        split: "train-weaksup", "train-fullsup" or "test"; ``boxes`` are empty and ``image_sizes`` 0 in all three
+        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/OpenImages/``
+            or ``OpenImages/``, either with ``train/``, ``val/`` and ``test/``
+        transform: applied to each Sample
 
-    Raises
-    ------
-    as :class:`CUB`
+    Raises:
+        as :class:`CUB`
     """
 
     list_folder = "OpenImages"

@@ -48,15 +48,14 @@ class LocalizationDataset(Dataset):
 
     Subclasses give ``_image(i)`` -> uint8 (3, H, W) and, if they have masks, ``_mask(i)`` -> bool (H, W).
 
-    Parameters
-    ----------
-    name, split: as in ``load_dataset``
-    class_names: K names
-    labels: int64 (N,), 0 ... K - 1
-    boxes: N float32 tensors (k, 4)
-    image_sizes: int64 (N, 2), width and height
-    image_ids: N names
-    transform: applied to each Sample
+    Args:
+        name, split: as in ``load_dataset``
+        class_names: K names
+        labels: int64 (N,), 0 ... K - 1
+        boxes: N float32 tensors (k, 4)
+        image_sizes: int64 (N, 2), width and height
+        image_ids: N names
+        transform: applied to each Sample
     """
 
     def __init__(

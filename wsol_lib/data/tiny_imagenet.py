@@ -7,9 +7,10 @@ Conventions, each found out from the files:
 
 - Classes are numbered in the order of their sorted WordNet ids, as in ImageNet.
 - The published box corners are indices of pixels, both included (the largest is 63), so 1 is added to the lower right
-  corner to get continuous edges. 41 of the 10,000 validation boxes (and some training boxes) have no width or no height
-  as printed; read this way they are slivers of one pixel at the border and stay in the data: nobody's score is helped
-  by leaving them out.
+  corner to get continuous edges. The whole image then scores 52.1 % at IoU 0.5; were the corners edges, 49.9 %. 41 of
+  the 10,000 validation boxes and 434 of the 100,000 training boxes have no width or no height as printed; read this way
+  they are slivers of one pixel, all but one of either at the border, and stay in the data: nobody's score is helped by
+  leaving them out.
 - ``test`` is the validation set (the published test images have no labels). ``train-fullsup`` is, of each class, the
   first ten training images whose box is not a sliver; ``train-weaksup`` is the rest.
 """
@@ -44,18 +45,16 @@ Row = tuple[str, str, list[int]]  # file inside the data set, WordNet id, printe
 class TinyImageNet(LocalizationDataset):
     """Tiny-ImageNet-200; see the module's docstring for what is decided where the files leave it open.
 
-    Parameters
-    ----------
-    split: "train-weaksup" (98,000 images), "train-fullsup" (2,000) or "test" (10,000)
-    root: folder with ``tiny-imagenet-200/`` or ``tiny-imagenet-200.zip``
-    transform: applied to each Sample
+    Args:
+        split: "train-weaksup" (98,000 images), "train-fullsup" (2,000) or "test" (10,000)
+        root: folder with ``tiny-imagenet-200/`` or ``tiny-imagenet-200.zip``
+        transform: applied to each Sample
 
     Beside the attributes of every data set: ``wnids``, the WordNet id of each class.
 
-    Raises
-    ------
-    FileNotFoundError: neither folder nor zip, or a file that the lists name is missing
-    ValueError: a damaged zip, list or image
+    Raises:
+        FileNotFoundError: neither folder nor zip, or a file that the lists name is missing
+        ValueError: a damaged zip, list or image
     """
 
     def __init__(self, split: str, root: Path, transform: Callable | None = None):

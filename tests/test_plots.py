@@ -1,0 +1,76 @@
+"""Figures: boxes where they belong, sliders that need no kernel, source that is the library's own."""
+
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from wsol_lib import plots
+from wsol_lib.boxes import box_iou
+
+matplotlib.use("Agg")
+
+
+def test_a_box_is_drawn_round_its_pixels():
+    """The one pixel at the origin, whose centre matplotlib puts at (0, 0)."""
+    _, ax = plt.subplots()
+    plots.show_image(
+        ax, torch.zeros(3, 4, 4, dtype=torch.uint8), boxes={"ground truth": torch.tensor([[0.0, 0, 1, 1]])}
+    )
+    (outline,) = ax.patches
+    assert outline.get_bbox().extents.tolist() == [-0.5, -0.5, 0.5, 0.5]
+    assert matplotlib.colors.to_hex(outline.get_edgecolor()) == plots.COLOURS["ground truth"].lower()
+
+
+def test_every_meaning_has_its_own_colour():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+
+
+def test_a_gallery_hides_the_places_it_does_not_need():
+    figure = plots.gallery(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), columns=3)
+    assert [bool(ax.images) for ax in figure.axes] == [True] * 5 + [False]
+    assert not figure.axes[-1].axison
+
+
+def test_a_slider_holds_one_picture_a_value_and_loads_nothing():
+    def draw(value):
+        figure, ax = plt.subplots(figsize=(1, 1))
+        ax.set_title(f"{value}")
+        return figure
+
+    page = plots.slider(draw, [0.1, 0.2, 0.5], label="τ", start=1).data
+    frames = re.findall(r"'(data:image/webp;base64,[^']+)'", page)
+    assert len(set(frames)) == 3
+    assert 'max="2" value="1"' in page and "0.2</output>" in page
+    assert "http" not in page
+    assert page != plots.slider(draw, [0.1, 0.2, 0.6], label="τ").data
+
+
+def test_source_is_shown_without_its_docstring():
+    shown = plots.show_source(box_iou).data
+    assert shown.startswith("```python\ndef box_iou(a: Tensor, b: Tensor) -> Tensor:\n    ")
+    assert "return " in shown and '"""' not in shown and "continuous edges" not in shown
+
+
+RECORD = {
+    "value": 0.62,
+    "dataset": "tiny-imagenet",
+    "n": 10_000,
+    "date": "2026-11-21",
+    "device": "cpu (2 threads)",
+    "commit": "abc",
+    "versions": {"torch": "2.6"},
+}
+
+
+def test_recorded_measurements_come_with_their_origin():
+    shown = plots.recorded({"cam/a": RECORD, "other/b": RECORD}, "cam/").data
+    assert "| a | 62.0% | tiny-imagenet | 10,000 |" in shown and "| b |" not in shown
+    assert "cpu (2 threads)" in shown and "commit abc" in shown
+
+
+@pytest.mark.parametrize("records", [{}, {"other/b": RECORD}])
+def test_without_records_it_says_so(records):
+    assert "No recorded measurements" in plots.recorded(records, "cam/").data
