@@ -118,7 +118,7 @@ def main() -> None:
     print(f"first call (compiled, or read from numba's cache): {first:.1f} s")
     print(f"memory of a worker: {memory_per_pixel():.0f} bytes a pixel\n")
     print(f"{'metric':12} {'maps':>22} {'public':>9} {'ours':>9} {'faster':>8} {'2 threads':>10}  same counts")
-    noise = max(args.maps // 250, 1)
+    noise = max(args.maps // 500, 1)
     for kind, number in (("7", args.maps // 2), ("14", args.maps - args.maps // 2), ("noise", noise)):
         maps, boxes = make_maps(kind, number), make_boxes(number)
         for every, metric_class in ((False, MaxBoxAcc), (True, MaxBoxAccV2)):

@@ -19,6 +19,7 @@ from wsol_lib.component_tree import (
     join_pixels,
     largest_boxes,
     largest_changed,
+    levels_of_taus,
     new_forest,
     over_threads,
     set_frame,
@@ -261,11 +262,17 @@ def test_a_tie_is_decided_anew_when_the_winner_grows_without_gaining_area():
     assert (count_at_once(scores[None], [boxes], taus, True, False) == expected).all()
 
 
-def test_scores_and_taus_are_compared_in_the_precision_of_the_map():
-    # 0.7 in float32 is a little less than 0.7 in float64
-    taus, box = np.arange(11) / 10, np.array([[0.0, 0, 1, 1]])
-    for dtype in (np.float32, np.float64):
-        assert count_at_once(np.full((1, 1, 1), 0.7, dtype), [box], taus, False, False)[0].sum() == 8
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_and_taus_are_compared_in_the_precision_of_the_map(dtype):
+    """Scores on a tau and as near to it as can be: their products with 1000 are rounded to either side."""
+    taus = (np.arange(1001) / 1000).astype(dtype)
+    scores = np.stack([np.nextafter(taus, dtype(0)), taus, np.nextafter(taus, dtype(1))])
+    levels = np.zeros(scores.shape, np.uint16)
+    assert levels_of_taus(scores, taus, levels) == 1001
+    assert (levels == np.searchsorted(taus, scores, side="right")).all()
+    # 0.7 is a little less in float32 than in float64, on either side of >=
+    hits = count_at_once(np.full((1, 1, 1), 0.7, dtype), [np.array([[0.0, 0, 1, 1]])], np.arange(11) / 10, False, False)
+    assert hits[0].sum() == 8
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -0.01, 1.01])

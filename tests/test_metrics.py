@@ -222,11 +222,13 @@ def test_pxap_is_sklearns_average_precision_of_scores_rounded_down_to_the_grid(s
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_score_on_the_grid_reaches_its_own_tau(dtype):
-    """Products like 0.29 * 100 fall short of the whole number: the histogram must not."""
-    scores = (torch.arange(1001, dtype=torch.float64) / 1000).to(dtype).view(1, 7, 143)
-    _, _, recall = fed(PxAP(), (scores, torch.ones(1, 7, 143, dtype=torch.bool))).curve()
-    assert recall.tolist() == pytest.approx([(1001 - i) / 1001 for i in range(1001)])
+def test_scores_next_to_the_grid_fall_on_the_right_side(dtype):
+    """Products with 1000 are rounded: the histogram must not be."""
+    taus = (torch.arange(1001, dtype=torch.float64) / 1000).to(dtype)
+    for scores in (torch.nextafter(taus, taus.new_zeros(())), taus, torch.nextafter(taus, taus.new_ones(()))):
+        _, _, recall = fed(PxAP(), (scores.view(1, 7, 143), torch.ones(1, 7, 143, dtype=torch.bool))).curve()
+        expected = (scores[None] >= taus[:, None]).double().mean(1)
+        torch.testing.assert_close(recall, expected.float())
 
 
 def test_pxap_needs_foreground():

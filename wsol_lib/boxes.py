@@ -44,7 +44,8 @@ def boxes_from_score_maps(maps: Tensor, threshold: float) -> Tensor:
     maps. The boxes are float32 on the device of ``maps``; maps of one call are shared out over
     ``torch.get_num_threads()`` threads.
 
-    Raises ValueError for scores that are NaN or outside [0, 1], naming the first such map.
+    Raises ValueError for scores that are NaN or outside [0, 1], naming the first such map. Maps with a sign and a natural
+    zero, as DDT's, go in as the mask ``maps > 0`` with any threshold above 0.
 
     >>> maps = torch.tensor([[[0.9, 0.0, 0.0, 0.0], [0.0, 0.0, 0.4, 0.5]]])
     >>> boxes_from_score_maps(maps, 0.3)
@@ -76,20 +77,6 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     overlap = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
     union = _areas(a)[:, None] + _areas(b)[None] - overlap
     return overlap / union.where(union > 0, 1)
-
-
-def centred_boxes(image_sizes: Tensor, fraction: float) -> Tensor:
-    """The same centred box in every image: widths and heights (N, 2), a fraction of both in (0, 1] -> boxes (N, 4).
-
-    The baseline without learning: 1 is the whole image; a centred Gaussian score map gives such boxes at every tau.
-
-    >>> centred_boxes(torch.tensor([[4, 8]]), 0.5)
-    tensor([[1., 2., 3., 6.]])
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"expected a fraction of the image's sides in (0, 1], found {fraction}")
-    middle = image_sizes.float() / 2
-    return torch.cat([middle * (1 - fraction), middle * (1 + fraction)], dim=1)
 
 
 def localized(predicted: Tensor, boxes: Sequence[Tensor], iou_threshold: float = 0.5) -> Tensor:
