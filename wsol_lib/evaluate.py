@@ -41,14 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=METRICS,
         default=list(CURVES),
-        help="one or more; BoxAcc is the fixed tau = 0.2 of the maximum, PxAP needs masks (default: %(default)s)",
+        metavar="METRIC",
+        help=f"out of {', '.join(METRICS)}: BoxAcc has the fixed tau = 0.2 of the maximum, PxAP needs masks "
+        f"(default: {' '.join(CURVES)})",
     )
     parser.add_argument(
         "--protocol",
         nargs="+",
         choices=PROTOCOLS,
         default=list(PROTOCOLS),
-        help="reading of the maps in MaxBoxAcc and MaxBoxAccV2: the paper's, the authors' code's (default: both)",
+        metavar="PROTOCOL",
+        help=f"reading of the maps in MaxBoxAcc and MaxBoxAccV2, out of {', '.join(PROTOCOLS)} (default: both)",
     )
     parser.add_argument(
         "--normalize", choices=("min-max", "max"), help="bring each map to [0, 1] first (default: it must be there)"
