@@ -9,7 +9,7 @@ RUN     := $(VENV)/bin/python
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(VENV)/installed ## make .venv with everything in it (1 to 2 minutes, 5.4 GB)
+venv: $(VENV)/installed ## make .venv with everything in it (about 2 minutes, 6.5 GB)
 
 # the stamp is written last: an interrupted installation is finished by the next call
 $(VENV)/installed: requirements.txt pyproject.toml

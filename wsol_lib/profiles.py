@@ -28,9 +28,9 @@ class Profile:
 
 PROFILES = {
     # needs no data; every chapter in some three minutes on two CPU cores
-    "quick": Profile(720, 480, 224, 2, None, "efficientnet_lite0", 224),
+    "quick": Profile(640, 360, 192, 2, None, "efficientnet_lite0", 224),
     # all 10,000 validation images of Tiny-ImageNet on a CPU
-    "tiny": Profile(2400, 1200, 224, 4, "tiny-imagenet", "efficientnet_lite0", 224),
+    "tiny": Profile(1280, 600, 192, 2, "tiny-imagenet", "efficientnet_lite0", 224),
     # longer training and a backbone of the papers, whose weights are downloaded; wants a GPU
     "full": Profile(9600, 2400, 224, 10, "tiny-imagenet", "resnet50", 224),
 }
