@@ -28,7 +28,7 @@ class Profile:
 
 PROFILES = {
     # needs no data; every chapter in some three minutes on two CPU cores
-    "quick": Profile(640, 360, 192, 2, None, "efficientnet_lite0", 224),
+    "quick": Profile(960, 480, 192, 2, None, "efficientnet_lite0", 224),
     # all 10,000 validation images of Tiny-ImageNet on a CPU
     "tiny": Profile(1280, 600, 192, 2, "tiny-imagenet", "efficientnet_lite0", 224),
     # longer training and a backbone of the papers, whose weights are downloaded; wants a GPU
