@@ -12,7 +12,7 @@ from scipy import ndimage
 from wsol_lib.boxes import box_iou, boxes_from_score_maps, normalize_score_maps
 
 batches = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
-    lambda shape: arrays(np.float32, shape, elements=st.integers(0, 6).map(lambda k: k / 6))
+    lambda shape: arrays(np.float32, shape, elements=st.integers(0, 6).map(lambda k: float(np.float32(k / 6))))
 )
 
 
