@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from wsol_lib import train as training
+from wsol_lib.cam import CAM
 from wsol_lib.data import load_dataset
 from wsol_lib.models import create_backbone
-from wsol_lib.train import collate, train_classifier
 
 BIRDS = dict(n_images=32, image_size=32, species_per_family=1, habitat_correlation=1.0)
 
@@ -18,7 +19,7 @@ def birds():
 def train(dataset, seed=0, epochs=2, **options):
     torch.manual_seed(0)
     backbone = create_backbone("efficientnet_lite0", num_classes=4)
-    return backbone, train_classifier(backbone, dataset, epochs=epochs, batch_size=16, seed=seed, **options)
+    return backbone, training.train(CAM(backbone), dataset, epochs=epochs, batch_size=16, seed=seed, **options)
 
 
 def test_it_learns(birds):
@@ -57,16 +58,52 @@ def test_the_head_learns_faster_than_the_trunk(birds):
     assert (frozen.head.weight - create_backbone("efficientnet_lite0", num_classes=4).head.weight).abs().max() > 1e-3
 
 
-def test_collate_stacks_images_and_labels(birds):
-    images, labels = collate([birds[3], birds[5]])
-    assert images.shape == (2, 3, 32, 32) and images.dtype == torch.uint8 and type(images) is torch.Tensor
-    assert labels.tolist() == birds.labels[[3, 5]].tolist()
+def test_targets_are_what_the_method_sees(birds):
+    samples = [birds[3], birds[5]]
+    assert training.labels(samples).tolist() == birds.labels[[3, 5]].tolist()
+    masks = training.masks(samples)
+    assert type(masks) is torch.Tensor and masks.shape == (2, 32, 32) and masks.dtype == torch.bool
+    assert (masks[1] == birds[5].mask).all()
+
+    class Spy(CAM):
+        def loss(self, inputs, targets):
+            seen.append(targets)
+            return super().loss(inputs, targets[0])
+
+    seen = []
+    spy = Spy(create_backbone("efficientnet_lite0", num_classes=4, pretrained=False))
+    training.train(
+        spy, birds, epochs=1, batch_size=16, targets=lambda samples: (training.labels(samples), training.masks(samples))
+    )
+    assert [[tuple(part.shape) for part in pair] for pair in seen] == [[(16,), (16, 32, 32)]] * 2
+
+
+def test_after_every_epoch_the_caller_may_look_at_the_model(birds):
+    backbone = create_backbone("efficientnet_lite0", num_classes=4, pretrained=False)
+    seen = []
+    training.train(
+        CAM(backbone), birds, epochs=2, batch_size=16, after_epoch=lambda epoch: seen.append((epoch, backbone.training))
+    )
+    assert seen == [(1, False), (2, False)]
+
+
+def test_frozen_parameters_stay(birds):
+    backbone = create_backbone("efficientnet_lite0", num_classes=4)
+    backbone.trunk.requires_grad_(False)
+    before = backbone.trunk[0].weight.clone()
+    training.train(CAM(backbone), birds, epochs=1, batch_size=16, schedule="constant")
+    torch.testing.assert_close(backbone.trunk[0].weight, before, rtol=0, atol=0)
+
+
+def test_an_unknown_schedule(birds):
+    with pytest.raises(ValueError, match="expected a schedule out of one-cycle, constant, found 'cosine'"):
+        train(birds, schedule="cosine")
 
 
 def test_labels_outside_the_classes_of_the_head(birds):
     backbone = create_backbone("efficientnet_lite0", num_classes=3, pretrained=False)
     with pytest.raises(ValueError, match=r"expected labels in 0 ... 2, .* found 0 ... 3: .* num_classes=4"):
-        train_classifier(backbone, birds, epochs=1)
+        training.train(CAM(backbone), birds, epochs=1)
 
 
 def test_a_loss_that_explodes_says_what_to_do(birds):

@@ -6,8 +6,10 @@ papers of this book build on or measure themselves against.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -52,19 +54,83 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-@torch.inference_mode()
+class CAM(nn.Module):
+    """The plain localizer: a classifier trained with cross entropy, whose map is the class activation map.
+
+    The methods that came after it derive from this class and change what is shown to the classifier, what is between its
+    layers, or what is read from it.
+
+    Args:
+        backbone: one with a GAP head
+
+    Raises:
+        ValueError: the backbone has another head
+    """
+
+    #: hyperparameters and their feasible ranges
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def __init__(self, backbone: Backbone):
+        if not isinstance(backbone.head, GapLinear):
+            raise ValueError(
+                "expected a backbone whose head is global average pooling and one linear layer, found "
+                f"{type(backbone.head).__name__}: CAM is not defined for it, use vgg_gap instead of vgg16, say"
+            )
+        super().__init__()
+        self.backbone = backbone
+        self.training = backbone.training
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> logits (N, K)."""
+        return self.backbone(inputs)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What :func:`wsol_lib.train.train` minimises: "loss", the mean cross entropy, beside it "accuracy" in [0, 1].
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            targets: labels (N,)
+        """
+        return cross_entropy(self(inputs), targets)
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The map of one class an image, and the logits.
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            classes: (N,); None takes the predicted ones
+
+        Returns:
+            maps (N, h, w), not normalised, and logits (N, K)
+
+        Raises:
+            ValueError: as :func:`class_activation_map`
+        """
+        features = self.backbone.features(inputs)
+        logits = self.backbone.head(features)
+        chosen = logits.argmax(dim=1) if classes is None else classes
+        return class_activation_map(features, self.backbone.head.weight, chosen), logits
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Logits (N, K), labels (N,) -> "loss", the mean cross entropy, and "accuracy" in [0, 1]."""
+    accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+    return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+
+
+@torch.no_grad()
 def localize(
-    backbone: Backbone,
+    model: CAM,
     images: Tensor,
     classes: Tensor | None = None,
     *,
     input_size: int | None = None,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """One pass over images: the CAM of each at the images' own resolution, and the logits.
+    """One pass over images: the score map of each at the images' own resolution, and the logits.
 
     Args:
-        backbone: one with a GAP head; put into eval mode for the pass and back afterwards
+        model: a localizer; put into eval mode for the pass and back afterwards
         images: uint8 (N, 3, H, W)
         classes: (N,), the class whose map is wanted (the label, in the GT-known setting); None takes the predicted class
         input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
@@ -74,25 +140,20 @@ def localize(
         score maps (N, H, W), not normalised, and logits (N, K), both float32 on the CPU.
 
     Raises:
-        ValueError: the backbone has no GAP head; images or classes do not fit (see ``class_activation_map``)
+        ValueError: images or classes do not fit (see ``class_activation_map``)
     """
-    if not isinstance(backbone.head, GapLinear):
-        raise ValueError(
-            "expected a backbone whose head is global average pooling and one linear layer, found "
-            f"{type(backbone.head).__name__}: CAM is not defined for it, use vgg_gap instead of vgg16, say"
-        )
-    was_training = backbone.training
-    backbone.eval()
+    was_training = model.training
+    model.eval()
     maps, logits = [], []
     starts = range(0, len(images), batch_size)
     try:
-        for start in tqdm(starts, desc="CAM", unit="batch", disable=len(starts) <= 2):
+        for start in tqdm(starts, desc="score maps", unit="batch", disable=len(starts) <= 2):
             batch = slice(start, start + batch_size)
-            features = backbone.features(backbone.preprocess(images[batch], input_size))
-            logits.append(backbone.head(features))
-            chosen = logits[-1].argmax(dim=1) if classes is None else classes[batch].to(features.device)
-            cams = class_activation_map(features, backbone.head.weight, chosen)
-            maps.append(resize_maps(cams.float(), images.shape[-2:]).cpu())
+            inputs = model.backbone.preprocess(images[batch], input_size)
+            chosen = None if classes is None else classes[batch].to(inputs.device)
+            small, scores = model.score_maps(inputs, chosen)
+            maps.append(resize_maps(small.float(), images.shape[-2:]).cpu())
+            logits.append(scores.float().cpu())
     finally:
-        backbone.train(was_training)
-    return torch.cat(maps), torch.cat(logits).float().cpu()
+        model.train(was_training)
+    return torch.cat(maps), torch.cat(logits)
