@@ -10,13 +10,11 @@ Run again it does nothing; interrupted and run again it finishes.
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
+from _common import argument_parser, run, start
 
-from wsol_lib.data.archives import fetch, unpack, verify
+from wsol_lib.data.archives import fetch, new_folder, unpack, verify
 
 NAME = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -26,24 +24,20 @@ COUNTS = {"classes": 200, "training images": 100_000, "validation images": 10_00
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--root", type=Path, required=True, metavar="DIR", help="data root; WSOL_DATA can name it later"
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--archive", type=Path, metavar="ZIP", help="take this file and download nothing")
-    parser.add_argument("--check", action="store_true", help="only check what is in DIR")
-    args = parser.parse_args(arguments)
+    return run(prepare, parser.parse_args(arguments))
+
+
+def prepare(args: argparse.Namespace) -> None:
     target = args.root / NAME
-    try:
-        if not target.exists() and not args.check:
-            if args.archive:
-                verify(args.archive, CHECKSUM)
-            unpack(args.archive or fetch(URL, CHECKSUM, args.root / f"{NAME}.zip"), target, MAX_BYTES)
-        check(target)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if not target.exists() and not args.check:
+        if args.archive:
+            verify(args.archive, CHECKSUM)
+        archive = args.archive or fetch(URL, CHECKSUM, args.root / f"{NAME}.zip")
+        with new_folder(target) as part:
+            unpack(archive, part, MAX_BYTES, top=NAME)
+    check(target)
 
 
 def check(folder: Path) -> None:
@@ -65,5 +59,4 @@ def _sentence(counts: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a kill cleans up as Ctrl-C does
-    sys.exit(main())
+    start(main)

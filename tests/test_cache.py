@@ -2,6 +2,8 @@
 
 import errno
 import linecache
+import os
+import stat
 import threading
 
 import numpy as np
@@ -199,3 +201,14 @@ def test_the_fingerprint_changes_when_a_source_is_renamed(tmp_path, monkeypatch)
     one = cache.library_fingerprint.__wrapped__()
     (tmp_path / "module.py").rename(tmp_path / "other.py")
     assert cache.library_fingerprint.__wrapped__() != one
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+def test_files_are_readable_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / "file") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640

@@ -2,12 +2,14 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from wsol_lib.data import SPLITS, LocalizationDataset, Sample, load_dataset, make_sample
+from wsol_lib.data import SPLITS, LocalizationDataset, Sample, Subset, limited_per_class, load_dataset, make_sample
+from wsol_lib.data.sample import resized_mask
 
 
 class Stripes(LocalizationDataset):
@@ -34,6 +36,15 @@ class Stripes(LocalizationDataset):
         return self._image(i)[0] == 255
 
 
+class Doubtful(Stripes):
+    """The left three columns are not to be judged."""
+
+    def masks(self, index, size):
+        ignore = torch.zeros(4, 6, dtype=torch.bool)
+        ignore[:, :3] = True
+        return super().masks(index, size)[0], resized_mask(ignore, size)
+
+
 def test_a_sample_has_the_types_and_shapes_of_its_docstring():
     sample = Stripes()[0]
     assert isinstance(sample, Sample)
@@ -42,6 +53,20 @@ def test_a_sample_has_the_types_and_shapes_of_its_docstring():
     assert sample.boxes.format.value == "XYXY" and sample.boxes.canvas_size == (4, 6)
     assert isinstance(sample.mask, tv_tensors.Mask) and sample.mask.dtype == torch.bool
     assert (sample.label, type(sample.label), sample.image_id) == (0, int, "first")
+    assert Sample._fields == ("image", "label", "boxes", "mask", "image_id", "ignore") and sample.ignore is None
+    assert Sample(*sample[:5]) == sample
+
+
+def test_where_object_and_ignored_overlap_the_object_counts():
+    sample = Doubtful()[0]
+    assert isinstance(sample.ignore, tv_tensors.Mask) and sample.ignore.dtype == torch.bool
+    assert sample.ignore.tolist() == [[False, False, True, False, False, False]] * 4
+    assert make_sample(sample.image, 0, sample.boxes, None, "x", sample.ignore).ignore.sum() == 4
+
+
+def test_transforms_move_what_is_ignored_along():
+    sample = Doubtful(transform=v2.RandomHorizontalFlip(p=1))[0]
+    assert sample.ignore.tolist() == [[False, False, False, True, False, False]] * 4
 
 
 @pytest.mark.parametrize("index", range(2))
@@ -72,6 +97,78 @@ def test_a_dataset_is_a_sequence():
 def test_images_of_several_indices_come_without_the_transform():
     data = Stripes(transform=v2.RandomHorizontalFlip(p=1))
     assert torch.equal(data.images([1, -2]), torch.stack([data._image(1), data._image(0)]))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (224, 224), (3, 7)])
+def test_masks_come_at_any_size_without_the_image(size):
+    data = Stripes()
+    mask, ignore = data.masks(-2, size)
+    assert mask.shape == size and ignore is None and mask[:, 0].all() and not mask[:, -1].any()
+
+
+@pytest.mark.parametrize("old", [459, 632, 1063, 1066, 1600, 3, 224])
+def test_masks_are_resized_as_opencv_does(old):
+    cv2 = pytest.importorskip("cv2")
+    noise = torch.rand(old, old, generator=torch.Generator().manual_seed(0)) > 0.5
+    expected = cv2.resize(noise.numpy().astype(np.uint8), (224, 224), interpolation=cv2.INTER_NEAREST)
+    assert torch.equal(resized_mask(noise, (224, 224)), torch.from_numpy(expected > 0))
+
+
+# --- some images of a data set
+
+
+def many(counts=(5, 2, 7)):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(3))]
+    data = Stripes(transform=v2.RandomHorizontalFlip(p=1))
+    data.class_names, data.labels = ("a", "b", "c"), labels
+    data.boxes = [torch.tensor([[float(i), 0, i + 1, 4]]) for i in range(len(labels))]
+    data.image_sizes, data.image_ids = torch.tensor([[6, 4]] * len(labels)), [str(i) for i in range(len(labels))]
+    data._image = lambda i: torch.full((3, 4, 6), i, dtype=torch.uint8)
+    data._mask = lambda i: torch.arange(24).reshape(4, 6) == i
+    return data
+
+
+def test_images_per_class():
+    assert many().images_per_class.tolist() == [5, 2, 7]
+
+
+def test_a_subset_has_images_boxes_and_masks_of_its_own_indices():
+    data = many()
+    subset = Subset(data, [9, 0, -1])
+    for sample, i in zip(subset, (9, 0, 13)):
+        assert sample.image.unique().tolist() == [i] and sample.label == data.labels[i] and sample.image_id == str(i)
+        assert sample.boxes.tolist() == [[5.0 - i, 0, 6 - i, 4]] and torch.equal(sample.mask, data[i].mask)
+    assert subset.images([1, 2])[:, 0, 0, 0].tolist() == [0, 13]
+    assert len(subset) == 3 and subset.class_names == data.class_names and subset.dataset is data
+
+
+def test_at_most_so_many_images_of_each_class_drawn_by_the_seed():
+    data = many()
+    for limit, counts in ((1, [1, 1, 1]), (3, [3, 2, 3]), (99, [5, 2, 7])):
+        assert limited_per_class(data, limit).images_per_class.tolist() == counts
+    draws = {tuple(limited_per_class(data, 1, seed).image_ids) for seed in range(10)}
+    assert len(draws) > 3
+    assert set(limited_per_class(data, 1, 5).indices) < set(limited_per_class(data, 3, 5).indices)
+    assert limited_per_class(data, 3, 5).indices == sorted(limited_per_class(data, 3, 5).indices)
+
+
+def test_every_reader_takes_the_limit_in_train_fullsup():
+    limited = load_dataset("synthbirds", "train-fullsup", image_size=32, limit_per_class=2)
+    assert limited.images_per_class.tolist() == [2] * 12
+    assert limited[0].image.shape == (3, 32, 32) and limited[0].mask.any()
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3"])
+def test_a_limit_is_a_positive_whole_number(limit):
+    with pytest.raises(ValueError, match=r"expected limit_per_class as a whole number from 1 up, found"):
+        load_dataset("synthbirds", "train-fullsup", image_size=32, limit_per_class=limit)
+
+
+@pytest.mark.parametrize("split", ["train-weaksup", "test"])
+def test_only_full_supervision_is_limited(split):
+    with pytest.raises(ValueError, match=rf"expected limit_per_class with train-fullsup, found it with {split}"):
+        load_dataset("synthbirds", split, limit_per_class=2)
 
 
 def test_a_dataset_that_is_sent_to_a_worker_is_the_same():

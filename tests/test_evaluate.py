@@ -8,7 +8,7 @@ import torch
 
 from wsol_lib import evaluate
 from wsol_lib.__main__ import main
-from wsol_lib.evaluate import load_score_map, scaled_boxes, scaled_mask
+from wsol_lib.evaluate import load_score_map, scaled_boxes, scaled_masks
 from wsol_lib.metrics import BoxAcc, MaxBoxAcc, MaxBoxAccV2, PxAP
 
 SIZES = {"test/a.jpg": (8, 4), "test/b.jpg": (16, 8), "test/c.jpg": (8, 8)}
@@ -28,11 +28,13 @@ class Listed:
             torch.tensor([[0.0, 4, 8, 8]]),
         ]
 
-    def __getitem__(self, i):
-        width, height = self.image_sizes[i].tolist()
-        mask = torch.zeros(height, width, dtype=torch.bool)
+    def masks(self, i, size):
+        """The upper left quarter; its right neighbour is ignored."""
+        height, width = size
+        mask, ignore = torch.zeros(2, height, width, dtype=torch.bool)
         mask[: height // 2, : width // 2] = True
-        return type("Sample", (), {"mask": mask})
+        ignore[: height // 2, width // 2 :] = True
+        return mask, ignore
 
 
 @pytest.fixture
@@ -63,8 +65,16 @@ def test_boxes_are_scaled_from_the_image_to_its_map(listed):
     assert scaled_boxes(listed, 1, (4, 32)).dtype == torch.float64
 
 
-def test_masks_are_scaled_to_the_nearest_pixel(listed):
-    assert scaled_mask(listed, 0, (2, 2)).tolist() == [[True, False], [False, False]]
+def test_masks_of_several_images_come_with_what_is_ignored(listed):
+    masks, ignore = scaled_masks(listed, [0, 2], (2, 2))
+    assert masks.tolist() == [[[True, False], [False, False]]] * 2
+    assert ignore.tolist() == [[[False, True], [False, False]]] * 2
+
+
+def test_boxes_of_an_image_without_size_cannot_be_scaled(listed):
+    listed.image_sizes[1] = 0
+    with pytest.raises(ValueError, match=r"expected the size of every image .* found none for test/b\.jpg: put"):
+        scaled_boxes(listed, 1, (4, 4))
 
 
 def test_the_table_shows_what_the_metrics_give(listed, maps, capsys):
@@ -76,7 +86,7 @@ def test_the_table_shows_what_the_metrics_give(listed, maps, capsys):
         score_map = torch.from_numpy(array)[None].double()
         for metric in metrics:
             metric.update(score_map, [scaled_boxes(listed, i, array.shape)])
-        pxap.update(score_map, scaled_mask(listed, i, array.shape)[None])
+        pxap.update(score_map, *scaled_masks(listed, [i], array.shape))
     assert command(folder, "--metric", "MaxBoxAcc", "MaxBoxAccV2", "BoxAcc", "PxAP") == 0
     rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["metric", "protocol", "value", "best tau"]
@@ -152,6 +162,6 @@ def test_images_without_boxes_or_masks_are_named(listed, maps, capsys, monkeypat
     listed.boxes[1] = torch.zeros(0, 4)
     assert command(maps[0]) == 2
     assert re.search(r"error: expected boxes .* test/b\.jpg", capsys.readouterr().err)
-    monkeypatch.setattr(Listed, "__getitem__", lambda self, i: type("Sample", (), {"mask": None}))
+    monkeypatch.setattr(Listed, "masks", lambda self, i, size: (None, None))
     assert command(maps[0], "--metric", "PxAP") == 2
     assert re.search(r"error: expected masks .* test/a\.jpg", capsys.readouterr().err)

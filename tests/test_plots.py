@@ -48,6 +48,21 @@ def test_a_slider_holds_one_picture_a_value_and_loads_nothing():
     assert page != plots.slider(draw, [0.1, 0.2, 0.6], label="τ").data
 
 
+def test_two_sliders_hold_a_picture_for_each_pair_of_values_the_last_one_fastest():
+    drawn = []
+
+    def draw(rho, tau):
+        drawn.append((rho, tau))
+        return plt.figure(figsize=(1, 1), facecolor=(rho, tau, 0))
+
+    page = plots.sliders(draw, {"ρ": [0, 0.5], "τ": [0.1, 0.2, 0.3]}, start=[1, 2]).data
+    assert drawn == [(0, 0.1), (0, 0.2), (0, 0.3), (0.5, 0.1), (0.5, 0.2), (0.5, 0.3)]
+    frames = re.findall(r"'(data:image/webp;base64,[^']+)'", page)
+    assert len(set(frames)) == 6
+    assert f'<img src="{frames[5]}" alt="ρ 0.5, τ 0.3"' in page
+    assert 'max="1" value="1"' in page and 'max="2" value="2"' in page
+
+
 def test_source_is_shown_without_its_docstring():
     shown = plots.show_source(box_iou).data
     assert shown.startswith("```python\ndef box_iou(a: Tensor, b: Tensor) -> Tensor:\n    ")

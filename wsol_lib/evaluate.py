@@ -23,7 +23,7 @@ from wsol_lib.metrics import PROTOCOLS, BoxAcc, MaxBoxAcc, MaxBoxAccV2, PxAP
 EXAMPLES = """examples:
   python -m wsol_lib evaluate --scoremaps maps --dataset cub --split test --root DATA
   python -m wsol_lib evaluate --scoremaps maps --dataset imagenet --metric MaxBoxAccV2 --protocol wsolevaluation
-  python -m wsol_lib evaluate --scoremaps maps --dataset synthbirds --metric PxAP --normalize min-max
+  python -m wsol_lib evaluate --scoremaps maps --dataset openimages --metric PxAP --normalize min-max
 """
 CURVES = {"MaxBoxAcc": MaxBoxAcc, "MaxBoxAccV2": MaxBoxAccV2}
 METRICS = (*CURVES, "BoxAcc", "PxAP")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             for metric in metrics.values():
                 metric.update(score_maps, boxes)
             if pxap is not None:
-                pxap.update(score_maps, torch.stack([scaled_mask(dataset, i, score_maps.shape[-2:]) for i in indices]))
+                pxap.update(score_maps, *scaled_masks(dataset, indices, score_maps.shape[-2:]))
             progress.update(len(indices))
     rows = [(*names, f"{100 * metric.compute():.2f} %", taus(metric)) for names, metric in metrics.items()]
     if pxap is not None:
@@ -142,6 +142,11 @@ def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -
     """True boxes of image i in pixels of a map of ``shape`` (height, width), float64: first x, then /, as publicly."""
     height, width = shape
     boxes, size = dataset.boxes[i].double(), dataset.image_sizes[i]
+    if len(boxes) and not size.all():
+        raise ValueError(
+            f"expected the size of every image of {dataset.name} {dataset.split} to scale its boxes, found none for "
+            f"{dataset.image_ids[i]}: put the images or the public lists below the data root"
+        )
     if len(boxes) == 0:
         raise ValueError(
             f"expected boxes for every image of {dataset.name} {dataset.split}, found none for {dataset.image_ids[i]}: "
@@ -150,13 +155,14 @@ def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -
     return boxes * torch.tensor([width, height] * 2) / size.repeat(2)
 
 
-def scaled_mask(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -> Tensor:
-    """True mask of image i, bool of ``shape``: nearest pixel, as OpenCV's resize takes it in the public code."""
-    mask = dataset[i].mask
-    if mask is None:
-        raise ValueError(f"expected masks in {dataset.name} for PxAP, found none for {dataset.image_ids[i]}")
-    mask = mask.as_subclass(Tensor)
-    return torch.nn.functional.interpolate(mask[None, None].float(), size=shape, mode="nearest")[0, 0] > 0.5
+def scaled_masks(
+    dataset: LocalizationDataset, indices: list[int], shape: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    """True masks and what is not counted of some images, bool (n, *shape): nearest pixel, as the public code takes it."""
+    masks, ignores = zip(*(dataset.masks(i, shape) for i in indices), strict=True)
+    if masks[0] is None:
+        raise ValueError(f"expected masks in {dataset.name} for PxAP, found none for {dataset.image_ids[indices[0]]}")
+    return torch.stack(masks), None if ignores[0] is None else torch.stack(ignores)
 
 
 def taus(metric: MaxBoxAcc | MaxBoxAccV2 | BoxAcc) -> str:

@@ -14,6 +14,8 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as transforms
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -66,6 +68,12 @@ class Backbone(nn.Module):
         """Normalised images (N, 3, H, W) -> logits (N, K)."""
         return self.head(self.features(x))
 
+    def with_head(self, head: nn.Module) -> Backbone:
+        """The same trunk, shared and not copied, under another head."""
+        other = Backbone(self.trunk, head, self.num_features, input_size=self.input_size)
+        other.mean, other.std = self.mean, self.std
+        return other.train(self.training)
+
     def preprocess(self, images: Tensor, size: int | None = None) -> Tensor:
         """uint8 images (N, 3, H, W) -> what ``features`` expects: (N, 3, size, size), normalised, on the backbone's device.
 
@@ -85,7 +93,12 @@ class Backbone(nn.Module):
 
 
 def create_backbone(
-    name: str, num_classes: int = IMAGENET_CLASSES, pretrained: bool = True, *, output_stride: int | None = None
+    name: str,
+    num_classes: int = IMAGENET_CLASSES,
+    pretrained: bool = True,
+    *,
+    output_stride: int | None = None,
+    conv6: bool = True,
 ) -> Backbone:
     """Build a backbone by its field name: one of ``BACKBONES``.
 
@@ -97,9 +110,11 @@ def create_backbone(
         output_stride: pixels of the image per cell of the feature map; None is the backbone's own (32, or 16 for vgg_gap).
             "efficientnet_lite0" and "resnet50" can also do 16, by dilating their last stage with the same weights: 14 x 14
             score maps at 224 pixels instead of 7 x 7
+        conv6: "vgg_gap" alone can do without its new convolution: False is the VGG-GAP of PSOL (section 4.1), all of
+            VGG16's convolutions and its last pooling under GAP and one linear layer
 
     Raises:
-        ValueError: unknown name, fewer than one class, or a stride the backbone cannot do
+        ValueError: unknown name, fewer than one class, a stride the backbone cannot do, conv6=False of another backbone
         FileNotFoundError: the weights are not on this machine and cannot be downloaded
     """
     if name not in BACKBONES:
@@ -108,8 +123,10 @@ def create_backbone(
         )
     if num_classes < 1:
         raise ValueError(f"expected at least one class, found num_classes={num_classes}: give the number of labels")
+    if not conv6 and name != "vgg_gap":
+        raise ValueError(f"expected conv6=False with vgg_gap, found it with {name}: leave it out, {name} has no conv6")
     if output_stride is None:
-        return BACKBONES[name](num_classes, pretrained)
+        return BACKBONES[name](num_classes, pretrained) if conv6 else _vgg_gap(num_classes, pretrained, conv6)
     if name not in DILATABLE or output_stride not in (16, 32):
         raise ValueError(
             f"expected output_stride 16 or 32 with one of {', '.join(DILATABLE)}, found {output_stride} with {name}: "
@@ -141,12 +158,16 @@ def _vgg16(num_classes: int, pretrained: bool) -> Backbone:
     return Backbone(model.features, nn.Sequential(model.avgpool, nn.Flatten(), *model.classifier), 512)
 
 
-def _vgg_gap(num_classes: int, pretrained: bool) -> Backbone:
+def _vgg_gap(num_classes: int, pretrained: bool, conv6: bool = True) -> Backbone:
     """VGG-GAP of Zhou et al. (CAM): VGG16 up to conv5_3, one more 3 x 3 convolution to 1024 channels, GAP, linear.
 
-    14 x 14 features at 224 pixels. The last convolution and the head have no ImageNet weights: they are new.
+    14 x 14 features at 224 pixels. The last convolution and the head have no ImageNet weights: they are new. Without conv6
+    it is PSOL's: 7 x 7 features of 512 channels.
     """
-    convolutions = _torchvision_model("vgg16", pretrained).features[:-1]  # without the last pooling
+    features = _torchvision_model("vgg16", pretrained).features
+    if not conv6:
+        return Backbone(features, GapLinear(512, num_classes), 512)
+    convolutions = features[:-1]  # without the last pooling
     trunk = nn.Sequential(*convolutions, nn.Conv2d(512, 1024, 3, padding=1), nn.ReLU(inplace=True))
     return Backbone(trunk, GapLinear(1024, num_classes), 1024)
 
@@ -208,3 +229,139 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 #: The backbones whose last stage can be dilated.
 DILATABLE = ("efficientnet_lite0", "resnet50")
+
+
+def create_classifier(name: str, pretrained: bool = True) -> Backbone:
+    """Any ImageNet classifier of timm by its name there ("tf_efficientnet_b7", "dpn131"), to give classes to boxes (PSOL 5.4).
+
+    A backbone with the normalisation and the input size that its weights were made with; ``trunk`` holds all its layers.
+
+    Raises:
+        ValueError: timm has no model of that name
+        FileNotFoundError: the weights are not on this machine and cannot be downloaded
+    """
+    if not timm.is_model(name):
+        raise ValueError(
+            f"expected the name of a classifier of timm, found {name!r}: choose one of timm.list_models(pretrained=True)"
+        )
+    try:
+        model = timm.create_model(name, pretrained=pretrained)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"expected the weights of {name} in the cache of the Hugging Face hub or on the network, found neither "
+            f"({error}): connect once, or use a backbone of create_backbone"
+        ) from error
+    config = timm.data.resolve_model_data_config(model)
+    trunk, head = _Part(model, "forward_features"), _Part(model, "forward_head")
+    return Backbone(trunk, head, model.num_features, config["mean"], config["std"], config["input_size"][-1])
+
+
+class _Part(nn.Module):
+    """One of the methods of a timm model as a module."""
+
+    def __init__(self, model: nn.Module, method: str):
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.model, self.method)(x)
+
+
+class BoxRegressor(nn.Module):
+    """The localizer of PSOL (section 3.2.2): one box an image, predicted from the image instead of read off a map.
+
+    Two fully connected layers, a ReLU between them and a sigmoid at the end, in place of the backbone's last layer: behind
+    its global average pooling, or behind the other fully connected layers of "vgg16". The trunk is the one that is given,
+    not a copy.
+
+    Args:
+        backbone: with a head whose last layer is linear; the trunk is taken over, the last layer is not
+        hidden: width of the first of the two layers
+        num_classes: None is single-class regression, one box for whatever is in the image; K is per-class regression, K
+            boxes of which the one of the image's class counts
+        loss_weight: factor of the squared error, as the 50 of the authors' code
+
+    Raises:
+        ValueError: the backbone's last layer is not linear
+    """
+
+    def __init__(
+        self, backbone: Backbone, hidden: int = 512, *, num_classes: int | None = None, loss_weight: float = 50.0
+    ):
+        super().__init__()
+        neck, last = split_head(backbone.head)
+        self.num_classes, self.loss_weight = num_classes, loss_weight
+        self.backbone = backbone.with_head(nn.Sequential(neck, box_layers(last.in_features, hidden, num_classes or 1)))
+        self.training = backbone.training
+
+    def forward(self, inputs: Tensor, classes: Tensor | None = None) -> Tensor:
+        """The boxes, relative to the image.
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            classes: (N,), whose boxes are wanted in per-class regression; not used in single-class regression
+
+        Returns:
+            (N, 4) in [0, 1]: x, y of the upper left corner, width, height, in shares of the image's width and height. With
+            per-class regression and no ``classes``: (N, K, 4).
+        """
+        boxes = self.backbone(inputs)
+        if self.num_classes is None:
+            return boxes
+        boxes = boxes.view(len(boxes), self.num_classes, 4)
+        return boxes if classes is None else boxes[torch.arange(len(boxes), device=boxes.device), classes]
+
+    def loss(self, inputs: Tensor, targets: Tensor | tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """What :func:`wsol_lib.train.train` minimises: "loss", the weighted mean squared error, beside it "mse" without
+        the weight.
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            targets: relative boxes (N, 4) as ``forward`` gives; in per-class regression labels (N,) and boxes
+        """
+        labels, boxes = (None, targets) if self.num_classes is None else targets
+        error = F.mse_loss(self(inputs, labels), boxes)
+        return {"loss": self.loss_weight * error, "mse": error.detach()}
+
+
+def box_layers(in_features: int, hidden: int, boxes: int = 1) -> nn.Sequential:
+    """PSOL's regression layers (section 3.2.2): (N, in_features) -> (N, 4 * boxes) in [0, 1]."""
+    return nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, 4 * boxes), nn.Sigmoid())
+
+
+def split_head(head: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """All of a head but its last layer, features (N, C, h, w) -> (N, F), and that layer.
+
+    Raises:
+        ValueError: the last layer is not linear
+    """
+    if isinstance(head, GapLinear):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), head
+    if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
+        return head[:-1], head[-1]
+    raise ValueError(
+        f"expected a head whose last layer is linear, found {type(head).__name__}: take a backbone of create_backbone"
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers a model learns; a parameter that two of its parts share counts once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, input_size: int) -> int:
+    """Multiplications with addition in the convolutions for one square image: how PSOL's Table 2 counts FLOPs.
+
+    Fully connected layers, pooling and normalisation are not counted. A model on torch's device "meta" is counted without
+    being computed.
+    """
+    parameter = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model(parameter.new_zeros(1, 3, input_size, input_size))
+    finally:
+        model.train(was_training)
+    return counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0) // 2

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import inspect
 import io
+import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -114,27 +115,51 @@ def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: s
         label: what stands in front of the value
         start: index of the first value shown
     """
-    frames = []
-    for value in values:
-        figure, buffer = draw(value), io.BytesIO()
-        figure.savefig(buffer, format="webp", dpi=110, pil_kwargs={"quality": 85})
-        plt.close(figure)
-        frames.append("data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode())
-    shown = [f"{value:g}" for value in values]
+    return sliders(draw, {label: values}, start=[start])
+
+
+def sliders(draw: Callable[..., Figure], dials: Mapping[str, Sequence[float]], *, start: Sequence[int]) -> HTML:
+    """Several sliders over one picture: ``slider`` with a picture for each combination of values, so keep them few.
+
+    Args:
+        draw: one value of each dial, in their order -> figure
+        dials: label -> what its slider runs over
+        start: index of the first value shown, of each dial
+    """
+    frames = [_as_link(draw(*values)) for values in itertools.product(*dials.values())]
+    shown = [[f"{value:g}" for value in values] for values in dials.values()]
     # its own name, the same in every run, so that a page can hold any number of sliders
-    name = "slider-" + hashlib.sha256("".join([label, *shown, *frames]).encode()).hexdigest()[:12]
+    name = "slider-" + hashlib.sha256("".join([*dials, *map(str, shown), *frames]).encode()).hexdigest()[:12]
+    first = int(np.ravel_multi_index(start, [len(values) for values in shown]))
+    alt = ", ".join(f"{label} {values[i]}" for label, values, i in zip(dials, shown, start))
+    inputs = "\n".join(
+        f"""<label style="display: flex; gap: 0.8em; align-items: center">{label} <input type="range" min="0"
+max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
+<output style="min-width: 3em">{values[i]}</output></label>"""
+        for label, values, i in zip(dials, shown, start)
+    )
     return HTML(f"""<figure id="{name}" style="margin: 1em 0">
-<label style="display: flex; gap: 0.8em; align-items: center">{label} <input type="range" min="0"
-max="{len(values) - 1}" value="{start}" style="flex: 1; min-width: 8em">
-<output style="min-width: 3em">{shown[start]}</output></label>
-<img src="{frames[start]}" alt="{label} {shown[start]}" style="width: 100%; background: white">
+{inputs}
+<img src="{frames[first]}" alt="{alt}" style="width: 100%; background: white">
 <script>(() => {{
-  const figure = document.getElementById("{name}"), frames = {frames}, shown = {shown};
-  const [input, output, image] = ["input", "output", "img"].map((tag) => figure.querySelector(tag));
-  input.addEventListener("input", () => {{
-    image.src = frames[input.value]; output.value = shown[input.value]; image.alt = `{label} ${{shown[input.value]}}`;
-  }});
+  const figure = document.getElementById("{name}"), frames = {frames}, labels = {list(dials)}, shown = {shown};
+  const [inputs, outputs] = ["input", "output"].map((tag) => [...figure.querySelectorAll(tag)]);
+  const image = figure.querySelector("img");
+  const show = () => {{
+    inputs.forEach((input, k) => {{ outputs[k].value = shown[k][input.value]; }});
+    image.src = frames[inputs.reduce((index, input, k) => index * shown[k].length + Number(input.value), 0)];
+    image.alt = labels.map((label, k) => `${{label}} ${{outputs[k].value}}`).join(", ");
+  }};
+  inputs.forEach((input) => input.addEventListener("input", show));
 }})()</script></figure>""")
+
+
+def _as_link(figure: Figure) -> str:
+    """The picture as an address that holds it; the figure is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=110, pil_kwargs={"quality": 85})
+    plt.close(figure)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def show_source(function: Callable) -> Markdown:

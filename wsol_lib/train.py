@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsol_lib.data import Sample
+from wsol_lib.models import Backbone
 
 SCHEDULES = ("one-cycle", "constant")
 
@@ -57,7 +58,7 @@ def train(
             device it was trained on
         dataset: its samples' images share one size; its transform does the augmentation
         epochs: passes over the data
-        learning_rate, head_factor: peak rate of the trunk, and how many times as large that of all else is
+        learning_rate, head_factor: peak rate of the trunks of its backbones, and how many times as large that of all else is
         batch_size: images a step and process
         weight_decay: of SGD
         schedule: "one-cycle" or "constant"
@@ -127,10 +128,14 @@ class _Step(nn.Module):
 
 
 def _parameter_groups(model: nn.Module, learning_rate: float, head_factor: float) -> list[dict]:
-    trunk = [parameter for parameter in model.backbone.trunk.parameters() if parameter.requires_grad]
-    known = {id(parameter) for parameter in model.backbone.trunk.parameters()}
-    new = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in known]
-    groups = [{"params": trunk, "lr": learning_rate}, {"params": new, "lr": learning_rate * head_factor}]
+    """The trunks of all backbones in the model, and everything else; without what is frozen."""
+    trunks = [module.trunk for module in model.modules() if isinstance(module, Backbone)]
+    known = {id(parameter) for trunk in trunks for parameter in trunk.parameters()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if id(parameter) in known], "lr": learning_rate},
+        {"params": [parameter for parameter in trained if id(parameter) not in known], "lr": learning_rate * head_factor},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -11,9 +11,9 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from wsol_lib.data.sample import LocalizationDataset, Sample, make_sample
+from wsol_lib.data.sample import LocalizationDataset, Sample, Subset, limited_per_class, make_sample
 
-__all__ = ["SPLITS", "LocalizationDataset", "Sample", "load_dataset", "make_sample"]
+__all__ = ["SPLITS", "LocalizationDataset", "Sample", "Subset", "limited_per_class", "load_dataset", "make_sample"]
 
 SPLITS = ("train-weaksup", "train-fullsup", "test")
 
@@ -21,25 +21,35 @@ SPLITS = ("train-weaksup", "train-fullsup", "test")
 _READERS = {
     "synthbirds": ("synthbirds", "SynthBirds", False),
     "tiny-imagenet": ("tiny_imagenet", "TinyImageNet", True),
-    "cub": ("metadata", "CUB", True),
-    "imagenet": ("metadata", "ImageNet", True),
-    "openimages": ("metadata", "OpenImages", True),
+    "cub": ("cub", "CUB", True),
+    "imagenet": ("imagenet", "ImageNet", True),
+    "openimages": ("openimages", "OpenImages", True),
     "folder": ("folder", "ImageFolder", True),
 }
 
 
-def load_dataset(name: str, split: str, root: str | Path | None = None, **options) -> LocalizationDataset:
+def load_dataset(
+    name: str,
+    split: str,
+    root: str | Path | None = None,
+    *,
+    limit_per_class: int | None = None,
+    limit_seed: int = 0,
+    **options,
+) -> LocalizationDataset:
     """Open one split of a data set.
 
     Args:
         name: "synthbirds" (generated, needs no files), "tiny-imagenet", "cub", "imagenet", "openimages" or "folder"
         split: "train-weaksup", "train-fullsup" or "test"
         root: folder that holds the data; None takes the one named by the environment variable WSOL_DATA
+        limit_per_class: of "train-fullsup", at most so many images of each class (section 5.5); None takes all
+        limit_seed: draws which
         options: of the reader; ``transform`` (Sample -> anything) is one of all readers
 
     Returns:
         a data set: ``len()``, ``[i]`` -> ``Sample``, and without touching an image ``labels`` (N,), ``boxes`` (N tensors
-        (k, 4)), ``image_sizes`` (N, 2) as width and height, ``image_ids`` and ``class_names``.
+        (k, 4)), ``image_sizes`` (N, 2) as width and height, ``image_ids``, ``class_names`` and ``images_per_class`` (K,).
 
     Raises:
         ValueError: an unknown name, split or option; content that is not what the format promises
@@ -49,9 +59,11 @@ def load_dataset(name: str, split: str, root: str | Path | None = None, **option
         raise ValueError(f"expected a data set out of {', '.join(_READERS)}, found {name!r}: choose one of these names")
     if split not in SPLITS:
         raise ValueError(f"expected a split out of {', '.join(SPLITS)}, found {split!r}: choose one of these")
+    if limit_per_class is not None and split != "train-fullsup":
+        raise ValueError(f"expected limit_per_class with train-fullsup, found it with {split}: leave it out there")
     module, class_name, has_root = _READERS[name]
     reader = getattr(import_module(f"wsol_lib.data.{module}"), class_name)
-    known = list(inspect.signature(reader.__init__).parameters)[2:]  # without self and split
+    known = [*list(inspect.signature(reader.__init__).parameters)[2:], "limit_per_class", "limit_seed"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
@@ -60,7 +72,8 @@ def load_dataset(name: str, split: str, root: str | Path | None = None, **option
         )
     if has_root:
         options["root"] = _data_root(name, root)
-    return reader(split, **options)
+    dataset = reader(split, **options)
+    return dataset if limit_per_class is None else limited_per_class(dataset, limit_per_class, limit_seed)
 
 
 def _data_root(name: str, root: str | Path | None) -> Path:

@@ -1,32 +1,51 @@
 """Archives of data sets: an address or a file goes in, a folder that is whole or not there at all comes out.
 
 An archive is checked against its published checksum before anything is unpacked, and is unpacked beside its place, so
-that a run that is interrupted, refused or out of room leaves what was there before.
+that a run that is interrupted, refused or out of room leaves what was there before. A download that breaks off goes on
+where it stopped if the server can do that. Of an archive only the bytes of plain files are taken: no links, no owners,
+no permissions.
 """
 
 from __future__ import annotations
 
 import errno
+import gzip
+import hashlib
+import lzma
 import os
 import shutil
 import stat
-import tempfile
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import pooch
+import requests
 from tqdm import tqdm
 
 RETRIES = 3
+_CHUNK = 1 << 20
+_SECONDS = 30  # of silence after which a connection counts as broken
+# what a damaged archive shows itself by; the last three: one member is a file where another needs a folder
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError),
+    *(NotADirectoryError, IsADirectoryError, FileExistsError),
+)
 
 
-def fetch(url: str, checksum: str, target: Path) -> Path:
+def fetch(url: str, checksum: str | None, target: Path) -> Path:
     """Download ``url`` to ``target``, unless a file with this checksum is there already.
+
+    What has come so far is kept in ``.NAME.part`` beside ``target``; the next try, or the next run, asks for the rest.
 
     Args:
         url: what to download; tried again when the connection breaks
-        checksum: ``md5:`` or ``sha256:`` and the hexadecimal digits
+        checksum: ``md5:`` or ``sha256:`` and the hexadecimal digits; None if none is published and the caller checks
         target: where to; only ever holds a whole file
 
     Raises:
@@ -41,96 +60,247 @@ def fetch(url: str, checksum: str, target: Path) -> Path:
         retry_if_failed=RETRIES,
     )
     try:
-        source.fetch(target.name, progressbar=True)
+        source.fetch(target.name, downloader=partial(_download, part=target.with_name(f".{target.name}.part")))
     except OSError as error:  # requests' errors are of this family too
+        if error.errno == errno.ENOSPC:
+            raise OSError(
+                f"expected room for {target}, found the disk full: free some and run again, it goes on where it stopped"
+            ) from error
         raise OSError(
             f"expected to download {url} to {target}, found no way ({error}): try again, or get the file by other "
-            "means and "
-            "put it there"
+            "means and put it there"
         ) from error
     except ValueError as error:
         raise ValueError(f"expected {checksum} of {url}, found another file ({error}): try again later") from error
     return target
 
 
-def verify(archive: Path, checksum: str) -> None:
-    """Raise FileNotFoundError if ``archive`` is not there, ValueError if its checksum (``md5:...``) is another one."""
-    if not archive.is_file():
-        raise FileNotFoundError(f"expected an archive at {archive}, found no such file: correct the path")
-    kind, digits = checksum.split(":")
-    found = pooch.file_hash(str(archive), alg=kind)
-    if found != digits:
+def _download(url: str, output: str, _: pooch.Pooch, *, part: Path) -> None:
+    """A downloader for pooch that goes on where ``part`` ends; pooch checks ``output`` and tries again."""
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_SECONDS) as response:
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        if done and response.status_code in (206, 416) and not resumed:  # it has no such rest
+            part.unlink()
+            raise requests.ConnectionError(f"{url} does not go on from byte {done:,}, begin again")
+        response.raise_for_status()
+        if response.status_code != 206:
+            done = 0  # the server sends the whole file
+        total = done + int(response.headers.get("Content-Length", 0))
+        with (
+            open(part, "ab" if done else "wb") as file,
+            tqdm(desc=part.name[1:-5], initial=done, total=total or None, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if (came := part.stat().st_size) < total:
+        raise requests.ConnectionError(f"{url} broke off after {came:,} of {total:,} bytes")
+    os.replace(part, output)
+
+
+def verify(archive: Path, *checksums: str) -> None:
+    """Raise FileNotFoundError if ``archive`` is not there, ValueError if it has none of the checksums.
+
+    Args:
+        archive: a file of any size; a large one shows how far it is
+        checksums: ``md5:`` or ``sha256:`` and the hexadecimal digits, all of one kind
+    """
+    _raise_if_missing(archive)
+    kind, size = checksums[0].split(":")[0], archive.stat().st_size
+    digest = hashlib.new(kind)
+    with (
+        open(archive, "rb") as file,
+        tqdm(desc=f"checking {archive.name}", total=size, unit="B", unit_scale=True, disable=size < 1e9) as bar,
+    ):
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    if (found := f"{kind}:{digest.hexdigest()}") not in checksums:
         raise ValueError(
-            f"expected {checksum} of {archive}, found {kind}:{found} ({archive.stat().st_size:,} bytes): it is cut "
-            "short, damaged "
+            f"expected {' or '.join(checksums)} of {archive}, found {found} ({size:,} bytes): it is cut short, damaged "
             "or another file, fetch it again"
         )
 
 
-def unpack(archive: Path, target: Path, max_bytes: int) -> None:
-    """Unpack a zip whose one top folder has the name of ``target`` to there; nothing is written anywhere else.
-
-    Args:
-        archive: a zip of files and folders; one that holds a link or a path out of its top folder is refused as a whole
-        target: must not exist; appears when everything is unpacked
-        max_bytes: of all files together, unpacked
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill beside ``target``; becomes ``target`` at the end, is removed if anything fails before.
 
     Raises:
-        ValueError: a damaged archive, a member that is not allowed, or more than ``max_bytes``
         FileExistsError: ``target`` is there
-        OSError: not enough room
+        OSError: the disk is full
     """
     if target.exists():
         raise FileExistsError(f"expected nothing at {target}, found something there: move it away first")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
     try:
-        with (
-            zipfile.ZipFile(archive) as opened,
-            tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".part") as temporary,
-        ):
-            members = opened.infolist()
-            for member in members:
-                _raise_if_unsafe(member, target.name, archive)
-            _raise_if_too_large(sum(member.file_size for member in members), max_bytes, archive, target.parent)
-            for member in tqdm(members, f"unpacking {archive.name}", unit="files", unit_scale=True):
-                opened.extract(member, temporary)
-            if not (Path(temporary) / target.name).is_dir():
-                raise ValueError(
-                    f"expected a folder {target.name}/ in {archive}, found none: it is another archive, fetch it again"
-                )
-            os.replace(Path(temporary) / target.name, target)
-    # the last two: one member is a file where another needs a folder
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotADirectoryError, IsADirectoryError) as error:
-        raise ValueError(
-            f"expected a whole zip at {archive}, found one that is damaged or cut short ({error}): fetch it again"
-        ) from error
+        yield part
+        os.replace(part, target)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OSError(
-                f"expected room for {archive.name} in {target.parent}, found the disk full: free some"
-            ) from error
+            raise OSError(f"expected room for {target}, found the disk full: free some and run again") from error
         raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _raise_if_unsafe(member: zipfile.ZipInfo, top: str, archive: Path) -> None:
-    """A member may be a file or a folder below the top folder, whatever system reads its name; no link, no device."""
-    parts = member.filename.removesuffix("/").split("/")
+def unpack(
+    archive: Path, folder: Path, max_bytes: int, top: str | None = None, rename: Mapping[str, str] | None = None
+) -> None:
+    """Unpack a zip or tar (plain or compressed) into ``folder``, usually a ``new_folder``; nothing is written elsewhere.
+
+    Args:
+        archive: of files and folders; one that holds a link, a device or a path that leaves it is refused as a whole
+        folder: is there
+        max_bytes: of all files together, unpacked
+        top: the archive's folder whose content is wanted, what lies beside it is left out; "*" takes the only one
+            there is, whatever its name; None takes everything
+        rename: path in the archive (below ``top``) -> path in ``folder``; other paths stay
+
+    Raises:
+        FileNotFoundError: ``archive`` is not there
+        ValueError: a damaged archive, a member that is not allowed, or more than ``max_bytes``
+        OSError: not enough room
+    """
+    _raise_if_missing(archive)
+    with _whole(archive), _open(archive) as members:
+        wanted = _wanted(members, archive, max_bytes, top)
+        _raise_if_no_room(wanted, archive, folder)
+        _write(tqdm(wanted, f"unpacking {archive.name}", unit="files", unit_scale=True), folder, rename or {})
+
+
+def unpack_tars(archive: Path, folder: Path, max_bytes: int) -> None:
+    """Unpack a tar of tars: one new folder in ``folder`` for each inner tar, with its name without ``.tar``.
+
+    Folders that are there are not touched, and each appears whole or not at all: run again it does the rest.
+
+    Args:
+        archive: an uncompressed tar of uncompressed tars; read in place, nothing is copied
+        folder: is made
+        max_bytes: of all files of one inner tar together
+
+    Raises:
+        as :func:`unpack`, for the inner tar that is at fault; those before it stay
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _whole(archive), tarfile.open(archive, "r:") as opened:
+        inner = _wanted((_of_tar(opened, member) for member in opened), archive, archive.stat().st_size, None)
+        inner = [member for member in inner if member.is_file and member.name.endswith(".tar")]
+        rest = [member for member in inner if not (folder / member.name.removesuffix(".tar")).exists()]
+        _raise_if_no_room(rest, archive, folder)
+        for member in tqdm(rest, f"unpacking {archive.name}", total=len(inner), initial=len(inner) - len(rest)):
+            place = Path(f"{archive}/{member.name}")
+            with (
+                new_folder(folder / member.name.removesuffix(".tar")) as part,
+                member.open() as file,
+                _whole(place),
+                tarfile.open(fileobj=file, mode="r:") as tar,
+            ):
+                _write(_wanted((_of_tar(tar, m) for m in tar), place, max_bytes, None), part, {})
+
+
+def _raise_if_missing(archive: Path) -> None:
+    if not archive.is_file():
+        raise FileNotFoundError(f"expected an archive at {archive}, found no such file: correct the path")
+
+
+class _Member(NamedTuple):
+    """What zip and tar have in common."""
+
+    name: str
+    size: int
+    is_file: bool
+    is_folder: bool
+    open: Callable[[], IO[bytes]]
+
+
+@contextmanager
+def _open(archive: Path) -> Iterator[Iterator[_Member]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as opened:
+            yield (_of_zip(opened, member) for member in opened.infolist())
+    else:
+        with tarfile.open(archive) as opened:
+            yield (_of_tar(opened, member) for member in opened)
+
+
+def _of_zip(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Member:
     kind = stat.S_IFMT(member.external_attr >> 16)
-    outside = parts[0] != top or not {"", ".", ".."}.isdisjoint(parts) or any(c in member.filename for c in "\\:")
-    if outside or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    is_file = kind in (0, stat.S_IFREG) and not member.is_dir()
+    is_folder = kind in (0, stat.S_IFDIR) and member.is_dir()
+    return _Member(member.filename, member.file_size, is_file, is_folder, partial(opened.open, member))
+
+
+def _of_tar(opened: tarfile.TarFile, member: tarfile.TarInfo) -> _Member:
+    return _Member(member.name, member.size, member.isreg(), member.isdir(), partial(opened.extractfile, member))
+
+
+def _wanted(members: Iterator[_Member], archive: Path, max_bytes: int, top: str | None) -> list[_Member]:
+    """The members below ``top``, named from there; ValueError if any member is not allowed."""
+    every, size = [], 0
+    for member in members:
+        size += member.size
+        if size > max_bytes:
+            raise ValueError(
+                f"expected at most {max_bytes:,} bytes in {archive}, found {size:,} or more: nothing was unpacked, do "
+                "not use this archive"
+            )
+        name = member.name.removeprefix("./").removesuffix("/")
+        if name not in ("", "."):
+            _raise_if_unsafe(member, name, archive)
+            every.append(member._replace(name=name))
+    if top is None:
+        return every
+    tops = {member.name.split("/")[0] for member in every}
+    if top == "*" and len(tops) == 1:
+        (top,) = tops
+    wanted = [m._replace(name=m.name[len(top) + 1 :]) for m in every if m.name.startswith(f"{top}/")]
+    if not wanted:
         raise ValueError(
-            f"expected only files and folders below {top}/ in {archive}, found {member.filename!r}, which is a link or "
-            "leaves "
+            f"expected {'one folder' if top == '*' else f'a folder {top}/'} in {archive}, found "
+            f"{', '.join(sorted(tops)[:3]) or 'nothing'}: it is another archive, fetch it again"
+        )
+    return wanted
+
+
+def _raise_if_unsafe(member: _Member, name: str, archive: Path) -> None:
+    """A member may be a file or a folder below the archive's root, whatever system reads its name; no link, no device."""
+    outside = not {"", ".", ".."}.isdisjoint(name.split("/")) or any(c in name for c in "\\:\0")
+    if outside or not (member.is_file or member.is_folder):
+        raise ValueError(
+            f"expected only files and folders in {archive}, found {member.name!r}, which is a link, a device or leaves "
             "it: nothing was unpacked, do not use this archive"
         )
 
 
-def _raise_if_too_large(size: int, max_bytes: int, archive: Path, folder: Path) -> None:
-    if size > max_bytes:
-        raise ValueError(
-            f"expected at most {max_bytes:,} bytes in {archive}, found {size:,}: nothing was unpacked, do not use this "
-            "archive"
-        )
-    free = shutil.disk_usage(folder).free
+def _raise_if_no_room(members: list[_Member], archive: Path, folder: Path) -> None:
+    size, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if size > free:
         raise OSError(f"expected {size:,} bytes of room in {folder} for {archive.name}, found {free:,}: free some")
+
+
+def _write(members: Iterator[_Member] | list[_Member], folder: Path, rename: Mapping[str, str]) -> None:
+    for member in members:
+        path = folder / rename.get(member.name, member.name)
+        if member.is_folder:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as source, open(path, "wb") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK)
+
+
+@contextmanager
+def _whole(archive: Path) -> Iterator[None]:
+    """Turn what a damaged archive raises into one sentence."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise ValueError(
+            f"expected a whole zip or tar at {archive}, found one that is damaged or cut short, or another file "
+            f"({error}): fetch it again"
+        ) from error

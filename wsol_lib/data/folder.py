@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wsol_lib.data import SPLITS
-from wsol_lib.data.images import decode_rgb, turned_size
+from wsol_lib.data.images import decode_rgb, image_size
 from wsol_lib.data.sample import LocalizationDataset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -66,7 +66,7 @@ class ImageFolder(LocalizationDataset):
                 )
         image_ids = [image_id for image_id, _ in files]
         with ThreadPoolExecutor() as threads:
-            sizes = threads.map(turned_size, [root / image_id for image_id in image_ids])
+            sizes = threads.map(image_size, [root / image_id for image_id in image_ids])
             sizes = list(tqdm(sizes, f"sizes of {split}", total=len(files), unit="images", disable=len(files) < 5000))
         super().__init__(
             name="folder",

@@ -16,27 +16,45 @@ def decode_rgb(content: bytes, name: str, turn: bool = True) -> np.ndarray:
     """Bytes of an image file -> uint8 (H, W, 3), RGB, turned as its EXIF says.
 
     ``turn=False`` leaves the pixels as they are stored: published boxes were drawn on those, and some EXIF are wrong.
+    The format is told by the content, not by the name. Greyscale, CMYK and palettes become RGB, of 16 bits the upper 8
+    are kept, and what lies under transparent pixels is shown.
 
     Raises ValueError with ``name`` if the bytes are not a whole image.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return np.array((ImageOps.exif_transpose(image) if turn else image).convert("RGB"))
+        with Image.open(io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened) if turn else opened
+            if image.mode.startswith("I"):  # convert would cut off at 255
+                return np.repeat((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except UNREADABLE as error:
-        raise ValueError(
-            f"expected an image in {name}, found {len(content):,} bytes that cannot be read as one ({error}): "
-            "replace the file or fetch the data again"
-        ) from error
+        raise _unreadable(content, name, error) from error
 
 
-def turned_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, turned as its EXIF says, from its first bytes where the format allows it.
+def decode_mask(content: bytes, name: str) -> np.ndarray:
+    """Bytes of a mask file, 1-bit, grey, RGB or RGBA -> bool (H, W), True where it is not black; errors as above."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.array(image.convert("L")) > 0
+    except UNREADABLE as error:
+        raise _unreadable(content, name, error) from error
+
+
+def _unreadable(content: bytes, name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"expected an image in {name}, found {len(content):,} bytes that cannot be read as one ({error}): replace the file "
+        "or fetch the data again"
+    )
+
+
+def image_size(path: Path, turn: bool = True) -> tuple[int, int]:
+    """Width and height of an image file, from its first bytes where the format allows it; ``turn`` as above.
 
     Raises ValueError with ``path`` if the file is not an image.
     """
     try:
         with Image.open(path) as image:
-            sideways = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            sideways = turn and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
             return image.size[::-1] if sideways else image.size
     except UNREADABLE as error:
         raise ValueError(

@@ -1,180 +1,162 @@
-"""CUB, ImageNet and OpenImages30k from the lists of "Evaluating WSOL Methods Right" (section 4.2), images or not.
+"""The public lists of "Evaluating WSOL Methods Right" (section 4.2): what the readers of CUB, ImageNet and OpenImages share.
 
 ``wsolevaluation/`` below the data root is the authors' repository (clovaai/wsolevaluation) or its folder ``metadata/``
 alone: labels, sizes and boxes are all there, so baselines need no image. Images are looked for where the authors'
 scripts and the original archives put them (see each class).
 
+One rule says where annotations come from: a split is read from the public lists if its ``class_labels.txt`` is there,
+otherwise from the data set's official files. Both give the same boxes.
+
 Conventions, each found out from the files:
 
-- Boxes are taken as printed, as continuous edges. CUB's are x, y, x + width, y + height of the official annotations,
-  cut at the last pixel, so of 11,788 only the 78 that were cut lose a pixel by this; ``protocol="wsolevaluation"`` of
-  the metrics gets the very numbers that the authors' code reads.
+- Boxes are taken as printed, as continuous edges; ``protocol="wsolevaluation"`` of the metrics gets the very numbers
+  that the authors' code reads. All are whole numbers, and none reaches the right or lower edge of its image: the
+  largest x2 is the width - 1, in 6,086 of the 80,477 ImageNet validation boxes, and the smallest x1 is 0. So they are
+  indices of pixels from 0, and read as edges a box is a pixel narrower and lower than its author may have meant; all
+  published figures read them so.
 - None of the 111,797 published boxes is empty, turned around or outside its image; one that is, is damage and an error.
   CUB has one box an image; 2,052 of 10,000 ImageNetV2 and 11,715 of 50,000 ImageNet validation images have several.
-- ``test`` of ImageNet is all 50,000 validation images, where the paper speaks of 10,000. Its ``train-weaksup`` has no
-  boxes.
-- OpenImages30k has neither boxes nor sizes (``image_sizes`` is 0): its truth is masks, which come later.
+- The lists of ``train-weaksup`` of ImageNet and of all of OpenImages have no boxes and no sizes (``image_sizes`` is 0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models import ResNet50_Weights
 
 from wsol_lib.data.images import decode_rgb
 from wsol_lib.data.sample import LocalizationDataset
 
 _FOLDERS = {"train-weaksup": "train", "train-fullsup": "val", "test": "test"}
 FETCH = "put a copy of github.com/clovaai/wsolevaluation, which ships the lists, below the data root"
+NO_BOX = torch.zeros(0, 4)
 
 
-class _Listed(LocalizationDataset):
-    """One split of a data set that the public lists describe: what the three readers share.
+class Annotations(NamedTuple):
+    """N image ids, labels int64 (N,), N tensors float32 (k, 4) of boxes, widths and heights int64 (N, 2) or zeros."""
 
-    Subclasses say where their lists and images are, how many classes they have and which splits come with boxes.
+    image_ids: list[str]
+    labels: np.ndarray
+    boxes: list[Tensor]
+    sizes: np.ndarray
+
+
+class ListedDataset(LocalizationDataset):
+    """One split of a data set that the public lists describe.
+
+    Subclasses say where their lists, official files and images are, how many classes they have and which splits come
+    with boxes; those with official files implement ``_official(split)`` -> ``Annotations``.
     """
 
     list_folder: str
     image_folders: tuple[str, ...]  # below the data root, tried in this order
+    official_files: dict[str, str] = {}  # noqa: RUF012  split -> what has to be there to read it without the lists
     num_classes: int
     boxed_splits: tuple[str, ...]
 
     def __init__(self, split: str, root: Path, transform: Callable | None = None):
-        self.root = root
-        lists = root / "wsolevaluation" / "metadata" / self.list_folder / _FOLDERS[split]
-        image_ids, labels = _read_list(lists / "class_labels.txt", 1)
-        sizes = np.zeros((len(image_ids), 2), np.int64)
-        boxes = [torch.zeros(0, 4)] * len(image_ids)
-        if split in self.boxed_splits:
-            index = {image_id: i for i, image_id in enumerate(image_ids)}
-            sizes = _read_sizes(lists / "image_sizes.txt", index)
-            boxes = _read_boxes(lists / "localization.txt", index, sizes)
+        self.root, self.name = root, type(self).__name__.lower()
+        self.lists = root / "wsolevaluation" / "metadata" / self.list_folder / _FOLDERS[split]
+        official = self.official_files.get(split)
+        if (self.lists / "class_labels.txt").is_file():
+            annotations = read_lists(self.lists, split in self.boxed_splits)
+        elif official and (root / official).exists():
+            annotations = self._official(split)
+        else:
+            raise FileNotFoundError(
+                f"expected the list {self.lists / 'class_labels.txt'}{f' or {root / official}' if official else ''}, "
+                f"found no such file: {FETCH}"
+            )
         super().__init__(
-            name=type(self).__name__.lower(),
+            name=self.name,
             split=split,
-            class_names=self._class_names(image_ids, labels[:, 0].tolist()),
-            labels=torch.from_numpy(labels[:, 0]),
-            boxes=boxes,
-            image_sizes=torch.from_numpy(sizes),
-            image_ids=image_ids,
+            class_names=self._class_names(annotations),
+            labels=torch.from_numpy(annotations.labels),
+            boxes=annotations.boxes,
+            image_sizes=torch.from_numpy(annotations.sizes),
+            image_ids=annotations.image_ids,
             transform=transform,
         )
 
-    def _class_names(self, image_ids: list[str], labels: list[int]) -> tuple[str, ...]:
+    def _class_names(self, annotations: Annotations) -> tuple[str, ...]:
         """Read off the folder of one image of each class; ``class 7`` for a class without an image."""
-        folders = {label: image_id.split("/")[-2] for image_id, label in zip(image_ids, labels, strict=True)}
+        pairs = zip(annotations.labels.tolist(), annotations.image_ids, strict=True)
+        folders = {label: image_id.split("/")[-2] for label, image_id in pairs}
         return tuple(self._name(folders[k]) if k in folders else f"class {k}" for k in range(self.num_classes))
+
+    def _find(self, name: str) -> Path | None:
+        """The file of this name in the first of the image folders that has it."""
+        paths = (self.root / folder / name for folder in self.image_folders)
+        return next((path for path in paths if path.is_file()), None)
+
+    def _missing(self, what: str) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"expected {what} in {' or '.join(self.image_folders)} below {self.root}, found no such file: put the "
+            f"images of {self.name} there (its labels and boxes need none)"
+        )
 
     def _image(self, i: int) -> Tensor:
         image_id, listed = self.image_ids[i], tuple(self.image_sizes[i].tolist())
-        for folder in self.image_folders:
-            path = self.root / folder / image_id
-            if path.is_file():
-                pixels = decode_rgb(path.read_bytes(), str(path), turn=False)
-                if any(listed) and listed != pixels.shape[1::-1]:
-                    raise ValueError(
-                        f"expected {listed[0]} x {listed[1]} pixels in {path}, as the list of sizes says, found "
-                        f"{pixels.shape[1]} x {pixels.shape[0]}: put the original image there, boxes fit no other size"
-                    )
-                return torch.from_numpy(pixels).permute(2, 0, 1)
-        raise FileNotFoundError(
-            f"expected the image {image_id} in {' or '.join(self.image_folders)} below {self.root}, found no "
-            f"such file: put the images of {self.name} there (its labels and boxes need none)"
-        )
+        path = self._find(image_id)
+        if path is None:
+            raise self._missing(f"the image {image_id}")
+        pixels = decode_rgb(path.read_bytes(), str(path), turn=False)
+        if any(listed) and listed != pixels.shape[1::-1]:
+            raise ValueError(
+                f"expected {listed[0]} x {listed[1]} pixels in {path}, as the list of sizes says, found "
+                f"{pixels.shape[1]} x {pixels.shape[0]}: put the original image there, boxes fit no other size"
+            )
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-class CUB(_Listed):
-    """CUB-200-2011 and CUBV2, birds of 200 kinds: 5,994 / 1,000 / 5,794 images, every one with one box.
-
-    Args:
-        split: "train-weaksup" (the official training images), "train-fullsup" (CUBV2) or "test" (the official test images)
-        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/CUB/`` (where
-            the authors' scripts put them), ``CUB_200_2011/images/`` or ``CUBV2/``
-        transform: applied to each Sample
+def read_lists(lists: Path, boxed: bool) -> Annotations:
+    """The lists of one split; without ``boxed`` only its labels.
 
     Raises:
-        FileNotFoundError: a list is missing; ``[i]``: the image is
-        ValueError: a list is damaged; ``[i]``: the image is, or its size is not the listed one
+        FileNotFoundError: a list is missing
+        ValueError: a row is damaged, names an image that ``class_labels.txt`` does not, or is missing; a box is odd
     """
-
-    list_folder = "CUB"
-    image_folders = ("wsolevaluation/dataset/CUB", "CUB_200_2011/images", "CUBV2")
-    num_classes = 200
-    boxed_splits = ("train-weaksup", "train-fullsup", "test")
-
-    @staticmethod
-    def _name(folder: str) -> str:
-        return folder.split(".")[-1].replace("_", " ")
-
-
-class ImageNet(_Listed):
-    """ILSVRC2012 and ImageNetV2 (threshold 0.7), 1,000 classes: 1,281,167 / 10,000 / 50,000 images.
-
-    Args:
-        split: "train-weaksup" (the training images, no boxes), "train-fullsup" (ImageNetV2) or "test" (all 50,000
-            validation images, where the paper speaks of 10,000); the latter two have one or more boxes an image
-        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/ILSVRC/`` or
-            ``ILSVRC/``, either with ``train/``, ``val2/`` (ImageNetV2) and ``val/``
-        transform: applied to each Sample
-
-    Raises:
-        as :class:`CUB`
-    """
-
-    list_folder = "ILSVRC"
-    image_folders = ("wsolevaluation/dataset/ILSVRC", "ILSVRC")
-    num_classes = 1000
-    boxed_splits = ("train-fullsup", "test")
-
-    def _class_names(self, image_ids: list[str], labels: list[int]) -> tuple[str, ...]:
-        return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+    image_ids, labels = _read_list(lists / "class_labels.txt", 1)
+    sizes = np.zeros((len(image_ids), 2), np.int64)
+    boxes = [NO_BOX] * len(image_ids)
+    if boxed:
+        index = {image_id: i for i, image_id in enumerate(image_ids)}
+        sizes = _read_sizes(lists / "image_sizes.txt", index)
+        boxes = _read_boxes(lists / "localization.txt", index, sizes)
+    return Annotations(image_ids, labels[:, 0], boxes, sizes)
 
 
-class OpenImages(_Listed):
-    """OpenImages30k, 100 classes: 29,819 / 2,500 / 5,000 images. Labels and ids; its masks, the truth, come later.
-
-    Args:
-        split: "train-weaksup", "train-fullsup" or "test"; ``boxes`` are empty and ``image_sizes`` 0 in all three
-        root: folder with ``wsolevaluation/metadata/`` and, if images are asked for, ``wsolevaluation/dataset/OpenImages/``
-            or ``OpenImages/``, either with ``train/``, ``val/`` and ``test/``
-        transform: applied to each Sample
-
-    Raises:
-        as :class:`CUB`
-    """
-
-    list_folder = "OpenImages"
-    image_folders = ("wsolevaluation/dataset/OpenImages", "OpenImages")
-    num_classes = 100
-    boxed_splits = ()
-
-    @staticmethod
-    def _name(folder: str) -> str:
-        return f"/m/{folder}"  # the lists have OpenImages' machine ids, no words
+def read_lines(path: Path, fetch: str = FETCH) -> list[str]:
+    """Lines of a list; FileNotFoundError with ``fetch`` if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"expected the list {path}, found no such file: {fetch}") from None
 
 
 def _read_list(path: Path, columns: int) -> tuple[list[str], np.ndarray]:
     """Rows ``image id,number,...`` -> image ids and their numbers, int64 (rows, columns)."""
+    lines = read_lines(path)
+    ids: list[str] = []
+    fields: list[int] = []
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"expected the list {path}, found no such file: {FETCH}") from None
-    rows = [line.rsplit(",", columns) for line in lines]
-    try:
-        numbers = np.array([row[1:] for row in rows], dtype=np.int64).reshape(len(rows), columns)
+        for image_id, *row in (line.rsplit(",", columns) for line in lines):
+            ids.append(image_id)
+            fields.extend(map(int, row))
+        numbers = np.array(fields, dtype=np.int64).reshape(len(lines), columns)
     except ValueError:
-        bad = next(line for line, row in zip(lines, rows, strict=True) if not _is_row(row, columns))
+        bad = next(line for line in lines if not _is_row(line.rsplit(",", columns), columns))
         raise ValueError(
             f"expected rows of an image id and {columns} whole numbers in {path}, found {bad!r}: {FETCH}"
         ) from None
-    if not rows:
+    if not lines:
         raise ValueError(f"expected rows of an image id and {columns} whole numbers in {path}, found none: {FETCH}")
-    return [row[0] for row in rows], numbers
+    return ids, numbers
 
 
 def _is_row(row: list[str], columns: int) -> bool:
@@ -184,7 +166,12 @@ def _is_row(row: list[str], columns: int) -> bool:
 def _read_numbers(path: Path, columns: int, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """As ``_read_list``, but with the place of each image in place of its id; every image has a row, no other has."""
     ids, numbers = _read_list(path, columns)
-    places = np.array([index.get(image_id, -1) for image_id in ids])
+    return places_of(ids, index, path), numbers
+
+
+def places_of(ids: list[str], index: dict[str, int], path: Path) -> np.ndarray:
+    """The place of each image of a list in ``index``; every image of either is in the other."""
+    places = np.array([index.get(image_id, -1) for image_id in ids], np.int64)
     if (places < 0).any():
         unknown = ids[int(np.argmin(places))]
         raise ValueError(f"expected in {path} only images that class_labels.txt names, found {unknown}: {FETCH}")
@@ -195,7 +182,7 @@ def _read_numbers(path: Path, columns: int, index: dict[str, int]) -> tuple[np.n
         raise ValueError(
             f"expected a row in {path} for each of {len(index):,} images, found none for {absent}: {FETCH}"
         )
-    return places, numbers
+    return places
 
 
 def _read_sizes(path: Path, index: dict[str, int]) -> np.ndarray:

@@ -22,6 +22,7 @@ class Sample(NamedTuple):
     boxes: float32 (k, 4), xyxy in pixels, edges continuous: the pixel at the origin is [0, 0, 1, 1]
     mask: bool (H, W), True on the object, or None where the data set has no masks
     image_id: the name of the image in its data set
+    ignore: bool (H, W), True on pixels that are not counted, never where ``mask`` is; None counts all
     """
 
     image: tv_tensors.Image
@@ -29,24 +30,46 @@ class Sample(NamedTuple):
     boxes: tv_tensors.BoundingBoxes
     mask: tv_tensors.Mask | None
     image_id: str
+    ignore: tv_tensors.Mask | None = None
 
 
-def make_sample(image: Tensor, label: int, boxes: Tensor, mask: Tensor | None, image_id: str) -> Sample:
-    """Plain tensors -> ``Sample``; shapes as there."""
+def make_sample(
+    image: Tensor, label: int, boxes: Tensor, mask: Tensor | None, image_id: str, ignore: Tensor | None = None
+) -> Sample:
+    """Plain tensors -> ``Sample``; shapes as there. What is both object and ignored counts as object."""
     size = tuple(image.shape[-2:])
+    if ignore is not None and mask is not None:
+        ignore = ignore & ~mask
     return Sample(
         image=tv_tensors.Image(image),
         label=int(label),
         boxes=tv_tensors.BoundingBoxes(boxes.to(torch.float32), format="XYXY", canvas_size=size),
         mask=None if mask is None else tv_tensors.Mask(mask),
         image_id=image_id,
+        ignore=None if ignore is None else tv_tensors.Mask(ignore),
     )
+
+
+def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask (H, W) at another size (height, width), nearest pixel: exactly OpenCV's choice, which the public code uses.
+
+    Rounding is part of it: pixel x comes from floor(x * (1 / (new / old))) in float64, which now and then is one less
+    than x * old // new.
+    """
+    if tuple(mask.shape) == tuple(size):
+        return mask
+    rows, columns = (
+        (torch.arange(new, dtype=torch.float64) * (1 / (new / old))).long().clamp(max=old - 1)
+        for new, old in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
 
 
 class LocalizationDataset(Dataset):
     """What all data sets share: annotations in memory, images one by one.
 
-    Subclasses give ``_image(i)`` -> uint8 (3, H, W) and, if they have masks, ``_mask(i)`` -> bool (H, W).
+    Subclasses give ``_image(i)`` -> uint8 (3, H, W) and, if they have masks, ``_mask(i)`` -> bool (H, W); where parts of
+    an image are not to be judged, they override ``masks``.
 
     Args:
         name, split: as in ``load_dataset``
@@ -92,16 +115,30 @@ class LocalizationDataset(Dataset):
         vars(self).update(state, boxes=list(torch.from_numpy(boxes).split(counts)))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.image_ids)  # of a tensor it takes ten times as long, and each access asks for it
 
     def __getitem__(self, index: int) -> Sample:
         i = self._checked(index)
-        sample = make_sample(self._image(i), self.labels[i], self.boxes[i], self._mask(i), self.image_ids[i])
+        return self._sample(i, self._image(i))
+
+    def _sample(self, i: int, image: Tensor) -> Sample:
+        mask, ignore = self.masks(i, tuple(image.shape[-2:]))
+        sample = make_sample(image, self.labels[i], self.boxes[i], mask, self.image_ids[i], ignore)
         return sample if self.transform is None else self.transform(sample)
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Images of one size, uint8 (n, 3, H, W), transform not applied: the fast way to run over a data set."""
         return torch.stack([self._image(self._checked(i)) for i in indices])
+
+    def masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """Mask of the object and of what is not counted, bool ``size`` (height, width), nearest pixel; None for none."""
+        mask = self._mask(self._checked(index))
+        return None if mask is None else resized_mask(mask, size), None
+
+    @property
+    def images_per_class(self) -> Tensor:
+        """int64 (K,)"""
+        return torch.bincount(self.labels, minlength=len(self.class_names))
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -113,3 +150,50 @@ class LocalizationDataset(Dataset):
 
     def _mask(self, i: int) -> Tensor | None:
         return None
+
+
+class Subset(LocalizationDataset):
+    """Some images of a data set, in a given order, with the annotations to them.
+
+    Args:
+        dataset: where they are from; it stays reachable as ``.dataset``
+        indices: their places in it, kept as ``.indices``
+    """
+
+    def __init__(self, dataset: LocalizationDataset, indices: Sequence[int]):
+        self.dataset, self.indices = dataset, [dataset._checked(i) for i in indices]
+        super().__init__(
+            name=dataset.name,
+            split=dataset.split,
+            class_names=dataset.class_names,
+            labels=dataset.labels[self.indices],
+            boxes=[dataset.boxes[i] for i in self.indices],
+            image_sizes=dataset.image_sizes[self.indices],
+            image_ids=[dataset.image_ids[i] for i in self.indices],
+            transform=dataset.transform,
+        )
+
+    def _image(self, i: int) -> Tensor:
+        return self.dataset._image(self.indices[i])
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        return self.dataset.images([self.indices[i] for i in indices])
+
+    def masks(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        return self.dataset.masks(self.indices[index], size)
+
+
+def limited_per_class(dataset: LocalizationDataset, limit: int, seed: int = 0) -> Subset:
+    """At most ``limit`` images of each class, drawn by ``seed``, in the order of the data set.
+
+    For "how much full supervision is enough?" ("Evaluating WSOL Methods Right", section 5.5 and Fig. 8, which averages
+    three draws). A class that has fewer gives all it has: CUBV2 has 3 to 6 images a class. A larger limit of the same
+    seed holds the images of a smaller one.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ValueError(f"expected limit_per_class as a whole number from 1 up, found {limit!r}: correct it")
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    by_class = order[torch.argsort(dataset.labels[order], stable=True)]  # class by class, in random order inside
+    starts = dataset.images_per_class.cumsum(0) - dataset.images_per_class
+    rank = torch.arange(len(dataset)) - starts[dataset.labels[by_class]]
+    return Subset(dataset, by_class[rank < limit].sort().values.tolist())

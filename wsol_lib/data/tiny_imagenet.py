@@ -1,7 +1,8 @@
 """Tiny-ImageNet-200: 64 x 64 photographs of 200 ImageNet classes, each with one box, read in the official layout.
 
 ``tiny-imagenet-200/`` or ``tiny-imagenet-200.zip`` below the data root, as published for Stanford's course CS231n.
-Images are decoded once into a memory-mapped array in the cache; every later epoch reads pixels, not files.
+The first image that is asked for decodes all of its split into a memory-mapped array in the cache; every later epoch reads
+pixels, not files. Annotations alone decode nothing.
 
 Conventions, each found out from the files:
 
@@ -17,12 +18,15 @@ Conventions, each found out from the files:
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +36,7 @@ from tqdm import tqdm
 
 from wsol_lib.cache import atomic_path, cache_dir
 from wsol_lib.data.images import decode_rgb
-from wsol_lib.data.sample import LocalizationDataset
+from wsol_lib.data.sample import LocalizationDataset, Sample
 
 SIDE = 64
 FULLSUP_PER_CLASS = 10
@@ -75,15 +79,22 @@ class TinyImageNet(LocalizationDataset):
             image_ids=[Path(member).name for member, _, _ in rows],
             transform=transform,
         )
-        self._cache_file = _cache_file(source, split, [member for member, _, _ in rows])
-        self._pixels = np.load(self._cache_file, mmap_mode="r")
+        self._members = [member for member, _, _ in rows]
+        self._root = root
+
+    @cached_property
+    def _pixels(self) -> np.ndarray:
+        return np.load(_cache_file(_Source(self._root), self.split, self._members), mmap_mode="r")
 
     def __getstate__(self) -> dict:  # a worker process maps the file itself
-        return super().__getstate__() | {"_pixels": None}
+        state = super().__getstate__()
+        state.pop("_pixels", None)
+        return state
 
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
-        self._pixels = np.load(self._cache_file, mmap_mode="r")
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a batch, for PyTorch's DataLoader, which asks for this: one read of the cache, not one an image."""
+        images = self.images(indices)
+        return [self._sample(self._checked(i), image) for i, image in zip(indices, images, strict=True)]
 
     def _image(self, i: int) -> Tensor:
         return torch.from_numpy(self._pixels[i].copy()).permute(2, 0, 1)
@@ -168,20 +179,40 @@ def _printed_box(fields: list[str], name: str) -> list[int]:
 
 
 def _cache_file(source: _Source, split: str, members: list[str]) -> Path:
-    """The file of all images as a uint8 array (N, 64, 64, 3); made on the first call, found in the cache later."""
+    """The file of all images as a uint8 array (N, 64, 64, 3); made on the first call, found in the cache later.
+
+    Several processes that begin together, as a loader's workers do, wait for the first to make it.
+    """
     facts = source.path.stat()
     key = hashlib.sha256(repr((str(source.path.resolve()), facts.st_mtime_ns, facts.st_size, members)).encode())
     path = cache_dir() / "tiny-imagenet" / f"{split}-{key.hexdigest()[:16]}.npy"
-    if not path.exists():
-        with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as threads:
-            shape = (len(members), SIDE, SIDE, 3)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            starts = range(0, len(members), CHUNK)
-            for start in tqdm(starts, f"decoding {split}", unit=f"{CHUNK:,} images", disable=len(members) < 5000):
-                # written, not mapped: a full disk is then an OSError and not the end of the process
-                for pixels in threads.map(partial(_decode, source), members[start : start + CHUNK]):
-                    file.write(pixels.tobytes())
+    with _one_at_a_time(path.parent):
+        if not path.exists():
+            _decode_all(source, split, members, path)
     return path
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """One process of this machine after the other; a lock on the folder goes with its process and leaves no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _decode_all(source: _Source, split: str, members: list[str], path: Path) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as threads:
+        shape = (len(members), SIDE, SIDE, 3)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        starts = range(0, len(members), CHUNK)
+        for start in tqdm(starts, f"decoding {split}", unit=f"{CHUNK:,} images", disable=len(members) < 5000):
+            # written, not mapped: a full disk is then an OSError and not the end of the process
+            for pixels in threads.map(partial(_decode, source), members[start : start + CHUNK]):
+                file.write(pixels.tobytes())
 
 
 def _decode(source: _Source, member: str) -> np.ndarray:

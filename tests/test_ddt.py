@@ -1,0 +1,316 @@
+"""DDT: the streaming PCA, its sign, boxes from indicator maps, and a whole data set with classes that go wrong."""
+
+import math
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import nn
+
+from wsol_lib.data import LocalizationDataset, Subset
+from wsol_lib.ddt import DDT, boxes, feature_batches, pseudo_boxes
+from wsol_lib.models import Backbone
+
+
+def features(n=12, channels=6, side=5, seed=0, dtype=torch.float64):
+    """Correlated channels whose variances differ, as a network's."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(channels, channels, generator=generator, dtype=torch.float64) * 0.6 ** torch.arange(channels)
+    white = torch.randn(n, channels, side, side, generator=generator, dtype=torch.float64)
+    return (torch.einsum("kc,nchw->nkhw", mix, white) + 2).to(dtype)
+
+
+def rows(x):
+    return x.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+
+
+def assert_same(a, b):
+    torch.testing.assert_close(a.mean_, b.mean_)
+    torch.testing.assert_close(a.covariance_, b.covariance_)
+    torch.testing.assert_close(a.components_, b.components_)
+    assert a.n_positions == b.n_positions
+
+
+# -- PCA --
+
+
+def test_it_is_sklearns_pca():
+    x = features()
+    ddt, pca = DDT(n_components=3), PCA(3, svd_solver="full").fit(rows(x))
+    for batch in x.split(5):
+        ddt.partial_fit(batch)
+    assert np.allclose(ddt.mean_, pca.mean_) and np.allclose(ddt.covariance_, np.cov(rows(x).T))
+    assert np.allclose(ddt.explained_variance_ratio_, pca.explained_variance_ratio_)
+    assert torch.equal(ddt.component_, ddt.components_[0])
+    for i in range(3):
+        sign = np.sign(ddt.components_[i].numpy() @ pca.components_[i])
+        assert np.allclose(ddt.components_[i], sign * pca.components_[i])
+        expected = sign * pca.transform(rows(x))[:, i].reshape(12, 5, 5)
+        assert np.allclose(ddt.transform(x, i), expected)
+
+
+def test_batches_in_any_order_and_merged_halves_are_one_pass():
+    x = features()
+    whole = DDT().partial_fit(x)
+    shuffled = DDT()
+    for i in torch.randperm(12, generator=torch.Generator().manual_seed(1)).tolist():
+        assert shuffled.partial_fit(x[i : i + 1]) is shuffled
+    assert_same(shuffled, whole)
+    half, other = DDT().partial_fit(x[:3]), DDT().partial_fit(x[3:])
+    before = other.covariance_.clone()
+    assert half.merge(other) is half
+    assert_same(half, whole)
+    assert torch.equal(other.covariance_, before)
+    assert_same(DDT().merge(whole).merge(DDT()), whole)
+
+
+def test_a_merged_copy_lives_its_own_life():
+    first = DDT().partial_fit(features())
+    copy = DDT().merge(first)
+    mean = first.mean_.clone()
+    copy.partial_fit(features(seed=1) + 5)
+    assert torch.equal(first.mean_, mean)
+
+
+def test_two_processes_give_the_covariance_of_one():
+    x = features()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        there = pool.submit(DDT().partial_fit, x[:7])
+        here = DDT().partial_fit(x[7:])
+        assert_same(here.merge(there.result()), DDT().partial_fit(x))
+
+
+def test_its_file_is_small_and_can_be_continued(tmp_path):
+    x = features(n=400)
+    (tmp_path / "half.pkl").write_bytes(pickle.dumps(DDT().partial_fit(x[:200])))
+    assert (tmp_path / "half.pkl").stat().st_size < 5000
+    assert_same(pickle.loads((tmp_path / "half.pkl").read_bytes()).partial_fit(x[200:]), DDT().partial_fit(x))
+
+
+def test_a_large_mean_costs_no_precision():
+    exact = features()
+    far = (exact * 2**10).round() / 2**10 + 4096  # float32 holds these exactly
+    ddt = DDT()
+    for batch in far.float().split(1):
+        ddt.partial_fit(batch)
+    expected = np.cov(rows(far).T)
+    assert np.abs(ddt.covariance_.numpy() - expected).max() < 1e-12 * expected.max()
+    maps = ddt.transform(far.float())
+    assert maps.dtype == torch.float32
+    assert np.allclose(maps, ddt.transform(far), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_maps_are_float32_or_better(dtype):
+    x = features(dtype=dtype)
+    maps = DDT().partial_fit(x).transform(x)
+    assert maps.shape == (12, 5, 5)
+    assert maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_the_map_is_high_where_the_descriptors_are_long(flip):
+    x = flip * features()
+    ddt = DDT(n_components=6).partial_fit(x[:5]).partial_fit(x[5:])
+    length = x.square().sum(1)
+    for i in range(6):
+        assert (ddt.transform(x, i) * (length - length.mean())).sum() > 0
+
+
+def test_an_object_in_the_middle_is_positive():
+    x = torch.rand(4, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    x[:, :3, 2:5, 1:4] += 5
+    x[:, 3:5, 2:5, 1:4] -= 8  # as without a ReLU: the channels add up to less than around it
+    maps = DDT().partial_fit(x).transform(x)
+    assert boxes(maps, (6, 6), "threshold-first").tolist() == [[1, 2, 4, 5]] * 4
+
+
+# -- what it refuses --
+
+
+def test_fewer_positions_than_channels():
+    ddt = DDT().partial_fit(features(n=1, channels=30, side=5))
+    with pytest.raises(ValueError, match="found 25 positions of 30 channels"):
+        _ = ddt.component_
+    assert ddt.partial_fit(features(n=1, channels=30, seed=1)).component_.shape == (30,)  # more images mend it
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e20])
+def test_constant_features(value):
+    with pytest.raises(ValueError, match="the same everywhere"):
+        _ = DDT().partial_fit(torch.full((7, 3, 5, 5), value)).component_
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_features_that_are_not_finite_leave_what_was_fitted(bad):
+    x = features()
+    ddt = DDT().partial_fit(x)
+    spoiled = features(seed=1)
+    spoiled[4, 0, 0, 0] = bad
+    with pytest.raises(ValueError, match=r"NaN or infinity in image 4 of the batch"):
+        ddt.partial_fit(spoiled)
+    assert_same(ddt, DDT().partial_fit(x))
+
+
+@pytest.mark.parametrize("x", [torch.rand(6, 5, 5), torch.rand(0, 6, 5, 5), torch.ones(2, 6, 5, 5, dtype=torch.uint8)])
+def test_what_is_no_feature_map(x):
+    with pytest.raises(ValueError, match=r"expected float features \(N, C, h, w\)"):
+        DDT().partial_fit(x)
+
+
+def test_another_number_of_channels():
+    ddt, other = DDT().partial_fit(features()), features(channels=5)
+    for call in (ddt.partial_fit, ddt.transform):
+        with pytest.raises(ValueError, match="6 channels as before, found 5"):
+            call(other)
+    with pytest.raises(ValueError, match="a DDT of 6 channels, found one of 5"):
+        ddt.merge(DDT().partial_fit(other))
+
+
+def test_nothing_seen_yet():
+    for ask in (lambda: DDT().component_, lambda: DDT().covariance_, lambda: DDT().transform(features())):
+        with pytest.raises(ValueError, match="call partial_fit first"):
+            ask()
+    with pytest.raises(ValueError, match="n_components=0"):
+        DDT(n_components=0)
+
+
+# -- boxes --
+
+
+def test_both_orders_by_hand():
+    # enlarged by 4, pixel centres at x = 0.5 ... 11.5; the line from 3 at x = 2 to -1 at x = 6 crosses zero at x = 5
+    maps = torch.tensor([[[3.0, -1.0, -1.0]]])
+    assert boxes(maps, (4, 12)).tolist() == [[0, 0, 5, 4]]
+    assert boxes(maps, (4, 12), "threshold-first").tolist() == [[0, 0, 4, 4]]
+
+
+def test_cells_of_the_small_map_scale_to_any_size():
+    maps = torch.full((1, 3, 3), -1.0)
+    maps[0, 1, 1] = 1
+    torch.testing.assert_close(boxes(maps, (10, 20), "threshold-first"), torch.tensor([[20, 10, 40, 20]]) / 3)
+
+
+@pytest.mark.parametrize("order", ["resize-first", "threshold-first"])
+def test_only_the_largest_component_and_zero_is_background(order):
+    maps = torch.tensor([[[1.0, -1, 0, 0], [-1, -9, -9, 1], [-9, -9, 1, 1]]])
+    assert boxes(maps, (3, 4), order).tolist() == [[2, 1, 4, 3]]
+
+
+@pytest.mark.parametrize("order", ["resize-first", "threshold-first"])
+def test_a_map_that_is_nowhere_positive_gets_the_whole_image(order):
+    maps = torch.stack([torch.zeros(3, 3), -torch.ones(3, 3), torch.eye(3)])
+    assert boxes(maps, (30, 60), order)[:2].tolist() == [[0, 0, 60, 30]] * 2
+
+
+def test_orders_and_maps_it_does_not_know():
+    with pytest.raises(ValueError, match="'resize'"):
+        boxes(torch.zeros(1, 2, 2), (4, 4), "resize")
+    with pytest.raises(ValueError, match="without NaN"):
+        boxes(torch.full((1, 2, 2), math.nan), (4, 4))
+
+
+# -- a data set --
+
+
+class Squares(LocalizationDataset):
+    """Red squares on blue in class 0, green ones in class 1; then a class of one image, and one of one colour."""
+
+    def __init__(self, sizes=((32, 32),)):
+        labels = torch.tensor([0, 1, 0, 1, 2, 3, 3, 0, 1])
+        wide = torch.tensor([sizes[i % len(sizes)] for i in range(len(labels))])
+        cells = [(1 + i % 2, 2) for i in range(len(labels))]  # a square of two cells of 8 x 8
+        boxes = [torch.tensor([[x, y, x + 2, y + 2]]) / 4 * size.repeat(2) for (x, y), size in zip(cells, wide)]
+        names = [f"image{i}" for i in range(len(labels))]
+        super().__init__("squares", "test", ("red", "green", "lonely", "flat"), labels, boxes, wide, names)
+
+    def _image(self, i):
+        width, height = self.image_sizes[i].tolist()
+        image = torch.tensor([0, 0, 200], dtype=torch.uint8)[:, None, None].repeat(1, height, width)
+        if self.labels[i] != 3:
+            x1, y1, x2, y2 = self.boxes[i][0].int().tolist()
+            image[:, y1:y2, x1:x2] = torch.tensor([[255, 0, 0], [0, 255, 0], [255, 255, 0]])[
+                self.labels[i], :, None, None
+            ]
+        return image
+
+
+@pytest.fixture
+def backbone():
+    """The mean colour of cells of 8 x 8 pixels, and then their negative."""
+    trunk = nn.Sequential(nn.AvgPool2d(8), nn.Sequential(nn.Threshold(-99.0, 0.0, inplace=True), Negative()))
+    return Backbone(trunk, nn.Identity(), 3, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
+class Negative(nn.Module):
+    def forward(self, x):
+        return x.neg_()  # in place, as many a ReLU
+
+
+@pytest.mark.parametrize("order", ["threshold-first", "resize-first"])
+@pytest.mark.parametrize("sizes", [((32, 32),), ((64, 32), (40, 48))])
+def test_good_classes_are_localized_and_the_bad_ones_named(backbone, sizes, order):
+    dataset = Squares(sizes)
+    found, failures = pseudo_boxes(backbone, dataset, layer="0", input_size=32, batch_size=2, order=order)
+    assert set(failures) == {"lonely", "flat"}
+    assert "two images or more" in failures["lonely"] and "the same everywhere" in failures["flat"]
+    assert found[dataset.labels > 1].tolist() == [[0, 0, 0, 0]] * 3
+    expected = torch.cat(dataset.boxes)
+    for i in (dataset.labels < 2).nonzero()[:, 0].tolist():
+        tolerance = 0.0 if order == "threshold-first" else dataset.image_sizes[i].max() / 8
+        torch.testing.assert_close(found[i], expected[i], rtol=1e-5, atol=float(tolerance) + 1e-4)
+
+
+def test_without_classes_no_image_is_alone(backbone):
+    dataset = Squares()
+    found, failures = pseudo_boxes(
+        backbone, dataset, class_wise=False, layer="0", input_size=32, order="threshold-first"
+    )
+    assert not failures
+    torch.testing.assert_close(found[:5], torch.cat(dataset.boxes)[:5])
+
+
+def test_components_of_one_data_set_boxes_of_another(backbone):
+    class OneOfEach(Squares):
+        def __init__(self):
+            super().__init__()
+            self.labels = torch.tensor([0, 1, 3])
+            self.boxes, self.image_sizes = self.boxes[:3], self.image_sizes[:3]
+
+    options = {"layer": "0", "input_size": 32, "order": "threshold-first"}
+    found, failures = pseudo_boxes(backbone, OneOfEach(), fit_on=Squares(), **options)
+    assert set(failures) == {"flat"}
+    torch.testing.assert_close(found[:2], torch.cat(OneOfEach().boxes)[:2])
+
+
+def test_an_image_with_nan_spoils_its_class_only(backbone):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where((x[:, 1] > 0.9).any((1, 2))[:, None, None, None], math.nan, x)  # anything green
+
+    backbone.trunk = nn.Sequential(nn.AvgPool2d(8), Broken())
+    found, failures = pseudo_boxes(backbone, Squares(), input_size=32, batch_size=2, order="threshold-first")
+    assert "images image1 ... image3: " in failures["green"] and "NaN" in failures["green"]
+    torch.testing.assert_close(found[[0, 2, 7]], torch.cat(Squares().boxes)[[0, 2, 7]])
+
+
+def test_not_one_good_class_is_an_error(backbone):
+    with pytest.raises(ValueError, match="found none: expected two images or more"):
+        pseudo_boxes(backbone, Subset(Squares(), [4, 5, 6]), input_size=32)
+
+
+def test_layers_by_name_even_if_the_next_works_in_place(backbone):
+    backbone.train()
+    (_, pooled), *_ = feature_batches(backbone, Squares(), [0, 2], layer="0", input_size=32)
+    (indices, last), *_ = feature_batches(backbone, Squares(), [0, 2], input_size=32)
+    assert indices == [0, 2] and backbone.training
+    assert pooled.shape == (2, 3, 4, 4) and pooled.max() == 1
+    torch.testing.assert_close(pooled, -last)
+    with pytest.raises(ValueError, match=r"found 'conv5_3': choose one of 0, 1, 1\.0, 1\.1"):
+        pseudo_boxes(backbone, Squares(), layer="conv5_3", input_size=32)
+    with pytest.raises(ValueError, match="'largest'"):
+        pseudo_boxes(backbone, Squares(), order="largest", input_size=32)

@@ -1,0 +1,252 @@
+"""PSOL: boxes as numbers, two tasks on one trunk or on two, and any classifier's classes beside any localizer's boxes."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from wsol_lib.boxes import box_iou
+from wsol_lib.data import load_dataset, make_sample
+from wsol_lib.metrics import LocalizationAccuracy
+from wsol_lib.models import Backbone, BoxRegressor, GapLinear, count_flops, count_parameters, create_backbone
+from wsol_lib.pseudo_boxes import WithBoxes
+from wsol_lib.psol import (
+    JointModel,
+    RandomResizedCrop,
+    classify,
+    decode_boxes,
+    encode_boxes,
+    labels_and_boxes,
+    predict_boxes,
+    relative_boxes,
+)
+from wsol_lib.train import train
+
+SIZES = torch.tensor([[100, 50], [64, 64], [31, 77]])
+BOXES = torch.tensor([[10.0, 0, 40, 50], [3.5, 7.25, 60, 64], [0, 0, 31, 77]])
+
+
+def backbone(num_classes=12, pretrained=False):
+    torch.manual_seed(0)
+    return create_backbone("efficientnet_lite0", num_classes, pretrained)
+
+
+@pytest.fixture(scope="module")
+def birds():
+    return load_dataset("synthbirds", "train-weaksup", n_images=8, image_size=32)
+
+
+# -- encoding ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_box_is_its_upper_left_corner_and_its_sides_in_shares_of_the_image():
+    torch.testing.assert_close(encode_boxes(BOXES, SIZES)[0], torch.tensor([0.1, 0.0, 0.3, 1.0]))
+
+
+def test_encoding_and_back():
+    torch.testing.assert_close(decode_boxes(encode_boxes(BOXES, SIZES), SIZES), BOXES)
+
+
+def test_a_predicted_box_ends_where_the_image_ends():
+    assert decode_boxes(torch.tensor([[0.5, 0.75, 0.9, 0.5]]), torch.tensor([100, 40])).tolist() == [[50, 30, 100, 40]]
+
+
+@pytest.mark.parametrize("box", [[4.0, 4, 4, 9], [9, 1, 4, 5], [-1, 0, 5, 5], [0, 0, 101, 5], [float("nan"), 0, 1, 1]])
+def test_a_box_that_cannot_be_learnt(box):
+    with pytest.raises(ValueError, match=r"expected boxes x1 < x2, y1 < y2 inside .*\[100.0, 50.0\] pixels as box 1"):
+        encode_boxes(torch.tensor([[0.0, 0, 1, 1], box]), SIZES[0])
+
+
+# What a transform does to the image is known; what the regressor is then asked for must be the same box on it.
+MOVES = {
+    "flip": (v2.RandomHorizontalFlip(p=1), lambda x, y: (100 - x, y), (100, 50)),
+    "crop": (v2.CenterCrop((40, 60)), lambda x, y: (x - 20, y - 5), (60, 40)),
+    "resize": (v2.Resize((224, 224)), lambda x, y: (2.24 * x, 4.48 * y), (224, 224)),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_boxes_go_with_the_image(move):
+    transform, point, (width, height) = MOVES[move]
+    box = torch.tensor([[30.0, 10, 70, 44]])
+    sample = transform(make_sample(torch.zeros(3, 50, 100, dtype=torch.uint8), 0, box, None, "a"))
+    (xa, ya), (xb, yb) = point(30.0, 10.0), point(70.0, 44.0)
+    expected = torch.tensor([[min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)]])
+    assert sample.image.shape[-2:] == (height, width)
+    decoded = decode_boxes(relative_boxes([sample]), torch.tensor([width, height]))
+    torch.testing.assert_close(decoded, expected)
+
+
+def test_the_papers_view_of_a_test_image():
+    """Resized to 256 x 256, cropped to 224 x 224: a box that touches the border is cut (section 4.2)."""
+    view = v2.Compose([v2.Resize((256, 256)), v2.CenterCrop(224)])
+    whole = torch.tensor([[0.0, 0, 64, 32]])
+    sample = view(make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), 0, whole, None, "a"))
+    torch.testing.assert_close(relative_boxes([sample]), torch.tensor([[0, 0, 1, 112 / 224]]))
+
+
+def test_the_targets_of_training(birds):
+    samples = [birds[3], birds[5]]
+    expected = encode_boxes(torch.cat([birds.boxes[3], birds.boxes[5]]), torch.tensor([32, 32]))
+    found = relative_boxes(samples)
+    assert type(found) is torch.Tensor
+    torch.testing.assert_close(found, expected)
+    labels, boxes = labels_and_boxes(samples)
+    assert labels.tolist() == birds.labels[[3, 5]].tolist() and (boxes == expected).all()
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_image_teaches_one_box(number):
+    boxes = torch.tensor([[0.0, 0, 1, 1]] * number).view(number, 4)
+    sample = make_sample(torch.zeros(3, 8, 8, dtype=torch.uint8), 0, boxes, None, "sparrow.jpg")
+    with pytest.raises(ValueError, match=f"expected one box an image, found {number} in sparrow.jpg"):
+        relative_boxes([sample])
+
+
+def test_random_crops_keep_a_piece_of_the_box():
+    corner = make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), 0, torch.tensor([[0.0, 0, 9, 9]]), None, "a")
+    torch.manual_seed(0)
+    samples = [RandomResizedCrop(32)(corner) for _ in range(40)]
+    assert {sample.image.shape for sample in samples} == {(3, 32, 32)}
+    assert (relative_boxes(samples)[:, 2:] > 0).all()
+    lost = [v2.RandomResizedCrop(32, scale=(0.2, 1.0))(corner).boxes for _ in range(40)]
+    assert any((boxes[:, 2:] <= boxes[:, :2]).any() for boxes in lost)
+
+
+def test_a_box_that_no_crop_keeps_gets_the_whole_image():
+    point = make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), 0, torch.tensor([[8.0, 8, 8, 8]]), None, "a")
+    assert RandomResizedCrop(32)(point).boxes.tolist() == [[4, 4, 4, 4]]
+
+
+# -- joint and separate --------------------------------------------------------------------------------------------------
+
+
+def test_joint_training_shares_the_trunk():
+    joint = JointModel(backbone(), hidden=16)
+    assert joint.regressor.backbone.trunk is joint.backbone.trunk
+    box_layers = count_parameters(joint.regressor.backbone.head)
+    assert count_parameters(joint) == count_parameters(joint.backbone) + box_layers
+    assert count_flops(joint, 64) == count_flops(joint.backbone, 64)
+
+
+@pytest.mark.parametrize("task, untouched", [(0, "regressor"), (1, "classifier")])
+def test_both_tasks_reach_the_shared_trunk_and_only_their_own_layers(task, untouched):
+    joint = JointModel(backbone(), hidden=16).eval()
+    joint(torch.randn(2, 3, 64, 64))[task].sum().backward()
+    assert joint.backbone.trunk[0].weight.grad.abs().sum() > 0
+    own = {"classifier": joint.backbone.head.weight, "regressor": joint.regressor.backbone.head[-1][0].weight}
+    assert own.pop(untouched).grad is None
+    assert own.popitem()[1].grad.abs().sum() > 0
+
+
+def test_the_joint_loss_is_the_sum():
+    joint = JointModel(backbone(), loss_weight=50.0).eval()
+    x, labels, boxes = torch.randn(2, 3, 32, 32), torch.tensor([3, 4]), torch.rand(2, 4)
+    logits, predicted = joint(x)
+    values = joint.loss(x, (labels, boxes))
+    mse = ((predicted - boxes) ** 2).mean()
+    torch.testing.assert_close(values["loss"], nn.functional.cross_entropy(logits, labels) + 50 * mse)
+    torch.testing.assert_close(values["mse"], mse.detach())
+    torch.testing.assert_close(logits, joint.backbone(x))
+    torch.testing.assert_close(predicted, joint.regressor(x))
+
+
+def test_joint_training_runs(birds):
+    joint = JointModel(backbone(), hidden=8)
+    before = joint.backbone.trunk[0].weight.clone()
+    (history,) = train(joint, birds, epochs=1, batch_size=8, targets=labels_and_boxes)
+    assert set(history) == {"epoch", "loss", "accuracy", "mse"}
+    assert (joint.backbone.trunk[0].weight != before).any()
+
+
+def test_the_student_learns_the_pseudo_boxes(birds):
+    """All pseudo boxes are the left half, and so are the student's."""
+    half = torch.tensor([[0.0, 0, 16, 32]]).expand(8, 4)
+    student = BoxRegressor(backbone(pretrained=True), hidden=32)
+    student.backbone.trunk.requires_grad_(False)
+    options = dict(learning_rate=0.005, head_factor=2, targets=relative_boxes)
+    train(student, WithBoxes(birds, half), epochs=20, batch_size=8, **options)
+    assert box_iou(predict_boxes(student, birds.images(range(8))), half[:1]).min() > 0.65  # the whole image has 0.5
+
+
+# -- prediction ----------------------------------------------------------------------------------------------------------
+
+
+def test_boxes_are_in_pixels_of_the_images_whatever_the_backbone_sees():
+    regressor = BoxRegressor(backbone(), hidden=8)
+    images = torch.randint(0, 256, (5, 3, 40, 60), dtype=torch.uint8)
+    boxes = predict_boxes(regressor, images, input_size=32, batch_size=2)
+    with torch.no_grad():
+        relative = regressor.eval()(regressor.backbone.preprocess(images, 32))
+    torch.testing.assert_close(boxes, decode_boxes(relative, torch.tensor([60, 40])))
+    assert (boxes[:, 2] <= 60).all() and (boxes[:, 3] <= 40).all()
+
+
+def test_prediction_leaves_the_mode_as_it_was():
+    regressor = BoxRegressor(backbone(), hidden=8).train()
+    predict_boxes(regressor, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    assert regressor.training and regressor.backbone.trunk.training
+
+
+def test_per_class_boxes_need_the_classes():
+    regressor = BoxRegressor(backbone(), hidden=8, num_classes=3)
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="expected classes for a regressor with a box per class, found None"):
+        predict_boxes(regressor, images)
+    classes = torch.tensor([2, 0, 1])
+    boxes = predict_boxes(regressor, images, classes, batch_size=2)
+    with torch.no_grad():
+        relative = regressor.eval()(regressor.backbone.preprocess(images))[torch.arange(3), classes]
+    torch.testing.assert_close(boxes, decode_boxes(relative, torch.tensor([32, 32])))
+
+
+class _SeesLeftEdge(nn.Module):
+    """A trunk whose feature is the brightness of the leftmost column."""
+
+    def forward(self, x):
+        return x[:, :1, :, :1]
+
+
+def toy_classifier():
+    """Two classes: the logit of the first is the brightness of the left edge in [0, 1], the other's is 0."""
+    head = GapLinear(1, 2)
+    head.load_state_dict({"weight": torch.tensor([[1.0], [0.0]]), "bias": torch.zeros(2)})
+    return Backbone(_SeesLeftEdge(), head, 1, mean=(0.0,) * 3, std=(1.0,) * 3, input_size=224)
+
+
+def bright_on_the_left(columns):
+    image = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    image[..., :columns] = 255
+    return image
+
+
+def test_one_crop_is_the_whole_image_or_its_middle():
+    image = bright_on_the_left(10)
+    whole = classify(toy_classifier(), image, input_size=256)
+    torch.testing.assert_close(whole, torch.tensor([[1.0, 0.0]]))
+    middle = classify(toy_classifier(), image, input_size=224, resize=256)  # begins at column 16
+    torch.testing.assert_close(middle, torch.tensor([[0.0, 0.0]]))
+
+
+def test_ten_crops_average_probabilities():
+    """Left of column 10 it is bright: the two left corners see it at their left edge, no other view does."""
+    logits = classify(toy_classifier(), bright_on_the_left(10), crops=10)
+    probability = (2 * torch.sigmoid(torch.tensor(1.0)) + 8 * 0.5) / 10
+    torch.testing.assert_close(logits.exp(), torch.stack([probability, 1 - probability])[None])
+
+
+@pytest.mark.parametrize("crops, resize", [(5, None), (1, 100)])
+def test_crops_that_cannot_be_cut(crops, resize):
+    with pytest.raises(ValueError, match="expected 1 or 10 crops no larger than the resized image"):
+        classify(toy_classifier(), bright_on_the_left(10), crops=crops, resize=resize)
+
+
+def test_any_classifier_goes_with_any_localizer(birds):
+    images = birds.images(range(8))
+    classifier, localizer = backbone(), BoxRegressor(backbone(), hidden=8)
+    accuracy = LocalizationAccuracy()
+    accuracy.update(
+        predict_boxes(localizer, images), classify(classifier, images, input_size=32), birds.boxes, birds.labels
+    )
+    values = accuracy.compute()
+    assert values["top1_loc"] <= values["top5_loc"] <= values["gt_known_loc"] <= 1

@@ -1,0 +1,379 @@
+"""Deep descriptor transforming: features of images that share an object go in, maps of what they share come out, and boxes.
+
+Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transforming" (2019), section 3, as
+recapped in section 3.2 of the PSOL paper: the descriptors of all positions of all images are projected on their first
+principal component. Above zero is object, below is background; the largest component of what is above gets the box. No
+label is used but the one that sorts the images into classes, and no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from wsol_lib.boxes import as_score_maps, boxes_from_score_maps
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.models import Backbone
+
+ORDERS = ("resize-first", "threshold-first")
+BLOCK = 4096  # positions that are widened to float64 at once
+
+
+class DDT:
+    """Exact PCA of descriptors that are seen once, batch by batch: mean and covariance (C, C) are all that is kept.
+
+    Batches and other DDTs are added with the pairwise update of Chan et al., in float64: numerically sound however large
+    the mean, in any order. What was fitted in other processes is pickled, merged, and gives the components of one pass.
+
+    PCA leaves the sign of a component open, and with it which side of zero is the object. The rule here: its map is high
+    where the descriptors are long, that is, it covaries positively with their squared length. An object that an ImageNet
+    classifier knows excites its layers more than the background does, and unlike the sum of the channels the length tells
+    so in layers without a ReLU, too. (PSOL's public code takes over what scikit-learn does: up to version 1.4 the largest
+    projection is positive, since then the largest entry of the component.)
+
+    Args:
+        n_components: how many to keep; the first is the indicator of the paper
+
+    Attributes:
+        n_positions: descriptors seen so far
+
+    >>> features = torch.tensor([[[[0.0, 0.0, 3.0, 1.0]], [[0.0, 0.0, 4.0, 0.0]]]])  # (N, C, h, w) = (1, 2, 1, 4)
+    >>> DDT().partial_fit(features).transform(features)
+    tensor([[[-1.3915, -1.3915,  3.6050, -0.8219]]])
+    """
+
+    def __init__(self, n_components: int = 1):
+        if n_components < 1:
+            raise ValueError(f"expected at least one component, found n_components={n_components}: give 1 or more")
+        self.n_components, self.n_positions = n_components, 0
+
+    def partial_fit(self, features: Tensor) -> DDT:
+        """Add the descriptors of a batch (N, C, h, w), any float type and device; returns itself.
+
+        Raises ValueError, and stays as it was, for another shape, another number of channels, NaN or infinite features.
+        """
+        self._check(features)
+        batch = DDT()
+        for block in _supported(features).split(max(1, BLOCK // features[0, 0].numel())):
+            values = block.permute(0, 2, 3, 1)
+            rows = values.new_empty((*values.shape[:3], values.shape[3] + 1), dtype=torch.float64).flatten(0, 2)
+            rows[:, :-1] = values.flatten(0, 2)
+            rows[:, -1] = torch.linalg.vector_norm(rows[:, :-1], dim=1).square_()  # for the sign
+            mean = rows.mean(0)
+            batch._add(len(rows), mean.cpu(), _gram(rows.sub_(mean)).cpu())
+        if not torch.isfinite(batch._mean).all():  # one bad number makes it so
+            bad = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
+            raise ValueError(
+                f"expected finite features, found NaN or infinity in image {bad} of the batch: leave the image out, or "
+                "compute the features in float32"
+            )
+        return self.merge(batch)
+
+    def merge(self, other: DDT) -> DDT:
+        """Add all that ``other`` has seen; returns itself, ``other`` is left alone.
+
+        Raises ValueError for another number of channels.
+        """
+        if not other.n_positions:
+            return self
+        if self.n_positions and len(other.mean_) != len(self.mean_):
+            raise ValueError(
+                f"expected a DDT of {len(self.mean_)} channels, found one of {len(other.mean_)}: merge what was fitted on "
+                "one layer of one backbone"
+            )
+        return self._add(other.n_positions, other._mean, other._scatter)
+
+    def transform(self, features: Tensor, component: int = 0) -> Tensor:
+        """The indicator map: centred descriptors projected on a component, :math:`P^T (x_{ij} - \\bar x)` (DDT Eq. 3).
+
+        The PSOL paper's recap leaves the mean out; its zero threshold means nothing without it, and its code has it.
+
+        Args:
+            features: (N, C, h, w)
+            component: which, 0 ... n_components - 1
+
+        Returns:
+            (N, h, w) with a sign and not normalised; float32 (float64 for float64 features) on the device of ``features``
+
+        Raises:
+            ValueError: as :attr:`components_`; another shape or number of channels
+        """
+        direction = self.components_[component]
+        self._check(features)
+        values = _supported(features).double()
+        maps = direction.to(values.device) @ values.flatten(2) - self.mean_.dot(direction).item()
+        return maps.unflatten(1, features.shape[2:]).to(
+            features.device, torch.promote_types(features.dtype, torch.float32)
+        )
+
+    @property
+    def mean_(self) -> Tensor:
+        """(C,), the mean of the descriptors, float64 on the CPU as all of the state."""
+        self._check_fitted()
+        return self._mean[:-1]
+
+    @property
+    def covariance_(self) -> Tensor:
+        """(C, C), divided by n - 1."""
+        self._check_fitted()
+        return self._scatter[:-1, :-1] / (self.n_positions - 1)
+
+    @property
+    def components_(self) -> Tensor:
+        """(n_components, C), unit vectors in order of falling variance, signs as above.
+
+        Raises ValueError for fewer positions than channels or components than asked for, and for constant features.
+        """
+        return self._decompose()[1]
+
+    @property
+    def component_(self) -> Tensor:
+        """(C,), the first of ``components_``."""
+        return self.components_[0]
+
+    @property
+    def explained_variance_ratio_(self) -> Tensor:
+        """(n_components,), each component's share of the variance of the descriptors."""
+        return self._decompose()[0] / self._scatter[:-1, :-1].trace()
+
+    def _add(self, number: int, mean: Tensor, scatter: Tensor) -> DDT:
+        """Chan et al.'s update of mean and scatter, the sum of the outer products of what is centred.
+
+        Both have one entry more than there are channels, the last: the squared length of the descriptor.
+        """
+        if not self.n_positions:
+            self._mean, self._scatter = mean.clone(), scatter.clone()
+        else:
+            total, step = self.n_positions + number, mean - self._mean
+            self._scatter += scatter + torch.outer(step, step) * (self.n_positions * number / total)
+            self._mean += step * (number / total)
+        self.n_positions += number
+        self._eigen = None
+        return self
+
+    def _decompose(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (n_components,) of the scatter and their vectors (n_components, C), computed once a fit."""
+        self._check_fitted()
+        if self._eigen is None:
+            if self.n_positions < len(self.mean_):
+                raise ValueError(
+                    f"expected at least as many positions as channels, found {self.n_positions} positions of "
+                    f"{len(self.mean_)} channels: give more images, a larger input_size or a layer of fewer channels"
+                )
+            scatter = self._scatter[:-1, :-1]
+            if scatter.trace() <= 1e-20 * self.n_positions * self.mean_.square().sum():  # rounding of the mean
+                raise ValueError(
+                    "expected features that differ between positions, found the same everywhere: look at the images and "
+                    "at the backbone's weights"
+                )
+            values, vectors = torch.linalg.eigh(scatter)
+            components = vectors.T.flip(0)[: self.n_components]
+            sign = torch.where(components @ self._scatter[-1, :-1] < 0, -1.0, 1.0)
+            self._eigen = values.flip(0)[: self.n_components].clone(), components * sign[:, None]
+        return self._eigen
+
+    def _check(self, features: Tensor) -> None:
+        if features.ndim != 4 or 0 in features.shape or not features.is_floating_point():
+            raise ValueError(
+                f"expected float features (N, C, h, w), found {features.dtype} of shape {tuple(features.shape)}: take "
+                "what backbone.features gives"
+            )
+        if self.n_positions and features.shape[1] != len(self.mean_):
+            raise ValueError(
+                f"expected features of {len(self.mean_)} channels as before, found {features.shape[1]}: keep to one layer "
+                "of one backbone"
+            )
+
+    def _check_fitted(self) -> None:
+        if not self.n_positions:
+            raise ValueError("expected a DDT that has seen features, found none: call partial_fit first")
+
+
+def boxes(maps: Tensor, size: tuple[int, int], order: str = "resize-first") -> Tensor:
+    """Box round the largest 8-connected component of what is above zero in each indicator map.
+
+    Args:
+        maps: (N, h, w), as :meth:`DDT.transform` gives them
+        size: (H, W) of the image, or of the network's input
+        order: "resize-first" enlarges the map bilinearly to ``size`` and thresholds then, as the PSOL paper says;
+            "threshold-first" thresholds the small map and enlarges the mask by nearest neighbour, as its public code does,
+            so that its edges are multiples of a cell
+
+    Returns:
+        (N, 4), xyxy in pixels of ``size``. A map that is nowhere above zero gets the whole image, as in the public code.
+
+    Raises:
+        ValueError: an unknown order, another shape of maps, NaN
+
+    >>> indicator = torch.tensor([[[-1.0, 1.0]]])
+    >>> boxes(indicator, (2, 8)), boxes(indicator, (2, 8), "threshold-first")
+    (tensor([[4., 0., 8., 2.]]), tensor([[4., 0., 8., 2.]]))
+    """
+    if order not in ORDERS:
+        raise ValueError(f"expected an order out of {', '.join(ORDERS)}, found {order!r}: choose one of these")
+    maps = as_score_maps(maps)
+    if maps.isnan().any():
+        raise ValueError("expected indicator maps without NaN, found some: look at the features they were made of")
+    if order == "resize-first":
+        maps = F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    found = boxes_from_score_maps(maps > 0, 0.5)
+    (height, width), (rows, columns) = size, maps.shape[1:]
+    whole = found.new_tensor([0, 0, columns, rows])
+    found = torch.where((found == 0).all(1, keepdim=True), whole, found)
+    return found * found.new_tensor([width / columns, height / rows] * 2)
+
+
+def feature_batches(
+    backbone: Backbone,
+    dataset: LocalizationDataset,
+    indices: Sequence[int] | None = None,
+    *,
+    layer: str | None = None,
+    input_size: int = 448,
+    batch_size: int = 32,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Features of a data set, batch by batch, without gradients and in eval mode.
+
+    Args:
+        backbone: on the device where the work is to be done
+        dataset: its images may differ in size; each is resized to a square
+        indices: which images; None takes all
+        layer: name of a module in ``backbone.trunk``, "28" for conv5_3 of VGG16, say; None is the last feature map
+        input_size: side of that square in pixels; the papers take 448
+        batch_size: images in one forward pass
+
+    Yields:
+        the indices of the batch and their features (n, C, h, w)
+
+    Raises:
+        ValueError: no such layer, or one whose output is no feature map
+    """
+    extractor = _Layer(backbone, layer)
+    indices = range(len(dataset)) if indices is None else indices
+    for start in range(0, len(indices), batch_size):
+        batch = [int(i) for i in indices[start : start + batch_size]]
+        if (dataset.image_sizes[batch] == dataset.image_sizes[batch[0]]).all():
+            inputs = backbone.preprocess(dataset.images(batch), input_size)
+        else:
+            inputs = torch.cat([backbone.preprocess(dataset.images([i]), input_size) for i in batch])
+        yield batch, extractor(inputs)
+
+
+def pseudo_boxes(
+    backbone: Backbone,
+    dataset: LocalizationDataset,
+    *,
+    fit_on: LocalizationDataset | None = None,
+    class_wise: bool = True,
+    layer: str | None = None,
+    input_size: int = 448,
+    order: str = "resize-first",
+    batch_size: int = 32,
+) -> tuple[Tensor, dict[str, str]]:
+    """DDT boxes for a data set, one class at a time, with two passes over its images and never all features at once.
+
+    Args:
+        backbone, layer, input_size, batch_size: as in :func:`feature_batches`
+        dataset: gets the boxes
+        fit_on: where the components come from; None is ``dataset`` itself. With the training set here and the test set
+            there, it is what the PSOL paper does for its Table 1
+        class_wise: a component for each class, as in PSOL; otherwise one for all images, and labels are not looked at
+        order: as in :func:`boxes`; maps are enlarged to ``input_size``
+
+    Returns:
+        boxes (N, 4), float32, xyxy in pixels of each image, and what went wrong: class name -> reason. The images of such
+        a class have the empty box [0, 0, 0, 0], those of all others are good.
+
+    Raises:
+        ValueError: not one class went well; as in :func:`feature_batches` and :func:`boxes`
+    """
+    if order not in ORDERS:
+        raise ValueError(f"expected an order out of {', '.join(ORDERS)}, found {order!r}: choose one of these")
+    fit_on = dataset if fit_on is None else fit_on
+    options = {"layer": layer, "input_size": input_size, "batch_size": batch_size}
+    _Layer(backbone, layer)  # a wrong name is no class's fault
+    found, failures = torch.zeros(len(dataset), 4), {}
+    groups = dataset.labels.unique().tolist() if class_wise else [None]
+    with tqdm(total=len(dataset), desc="DDT", unit="image", disable=len(dataset) <= 2 * batch_size) as bar:
+        for label in groups:
+            targets = _members(dataset, label)
+            try:
+                ddt = _fit(backbone, fit_on, _members(fit_on, label), options)
+                for batch, features in feature_batches(backbone, dataset, targets, **options):
+                    small = boxes(ddt.transform(features), (input_size, input_size), order)
+                    found[batch] = small.cpu() * dataset.image_sizes[batch].repeat(1, 2) / input_size
+            except ValueError as error:
+                failures["all images" if label is None else dataset.class_names[label]] = str(error)
+                found[targets] = 0
+            bar.update(len(targets))
+    if len(failures) == len(groups):
+        raise ValueError(
+            f"expected boxes for one class at least, found none: {next(iter(failures.values()), 'no images')}"
+        )
+    return found, failures
+
+
+def _members(dataset: LocalizationDataset, label: int | None) -> list[int]:
+    return list(range(len(dataset))) if label is None else (dataset.labels == label).nonzero()[:, 0].tolist()
+
+
+def _fit(backbone: Backbone, dataset: LocalizationDataset, indices: list[int], options: dict) -> DDT:
+    if len(indices) < 2:
+        raise ValueError(
+            f"expected two images or more to find what they share, found {len(indices)}: add images or leave the class out"
+        )
+    ddt = DDT()
+    for batch, features in feature_batches(backbone, dataset, indices, **options):
+        try:
+            ddt.partial_fit(features)
+        except ValueError as error:
+            raise ValueError(
+                f"images {dataset.image_ids[batch[0]]} ... {dataset.image_ids[batch[-1]]}: {error}"
+            ) from error
+    return ddt
+
+
+class _Layer:
+    """Normalised images (N, 3, H, W) -> the output (N, C, h, w) of one module of a backbone's trunk."""
+
+    def __init__(self, backbone: Backbone, name: str | None):
+        modules = dict(backbone.trunk.named_modules())
+        if name is not None and name not in modules:
+            raise ValueError(
+                f"expected a module of the trunk as layer, found {name!r}: choose one of "
+                f"{', '.join(key for key in modules if key.count('.') < 2 and key)}, or one inside them"
+            )
+        self.backbone, self.module = backbone, backbone.trunk if name is None else modules[name]
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+        # a copy, because a ReLU behind the layer may work in place
+        handle = self.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
+        was_training = self.backbone.training
+        self.backbone.eval()
+        try:
+            self.backbone.features(inputs)
+        finally:
+            handle.remove()
+            self.backbone.train(was_training)
+        return outputs[-1]
+
+
+def _supported(features: Tensor) -> Tensor:
+    """On the CPU unless the device is CUDA: not every accelerator has float64."""
+    return (features if features.is_cuda else features.cpu()).detach()
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """rows^T rows, (C, C)."""
+    if rows.is_cuda:
+        return rows.T @ rows
+    array = rows.numpy()
+    return torch.from_numpy(
+        array.T @ array
+    )  # numpy sees that both factors are one and does half the work; torch does not

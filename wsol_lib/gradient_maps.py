@@ -1,0 +1,126 @@
+"""Gradient maps: a classifier with any head and a class go in, one score map an image comes out.
+
+Grad-CAM (Selvaraju et al., ICCV 2017), Grad-CAM++ (Chattopadhay et al., WACV 2018) and LayerCAM (Jiang et al., TIP 2021).
+All three weigh the channels of a feature map by gradients of the class's logit and keep the positive part; they need no
+GAP head, and no training of their own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsol_lib.cam import CAM
+from wsol_lib.models import Backbone
+
+
+def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """ReLU of the channels weighted by their mean gradients (Grad-CAM Eq. 1 and 2).
+
+    Args:
+        features, gradients: (N, C, h, w), a feature map and the gradients of the class's logit with respect to it
+
+    Returns:
+        (N, h, w), not normalised, at least 0
+    """
+    weights = gradients.mean(dim=(2, 3))
+    return torch.einsum("nchw,nc->nhw", features, weights).relu()
+
+
+def grad_cam_plus_plus(features: Tensor, gradients: Tensor) -> Tensor:
+    r"""ReLU of the channels weighted by sums of :math:`\alpha \cdot \mathrm{ReLU}(g)` (Grad-CAM++ Eq. 19).
+
+    For the exponential of the logit, which the paper differentiates, :math:`\alpha = g^2 / (2 g^2 + g^3 \sum A)`. Where g is
+    not positive the ReLU takes the term away; elsewhere g squared cancels. The exponential itself is one factor an image and
+    is left out.
+
+    Args:
+        features, gradients: (N, C, h, w), as for ``grad_cam``; features at least 0, as behind a ReLU
+
+    Returns:
+        (N, h, w), not normalised, at least 0
+    """
+    positive = gradients.relu()
+    weights = (positive / (2 + positive * features.sum(dim=(2, 3), keepdim=True))).sum(dim=(2, 3))
+    return torch.einsum("nchw,nc->nhw", features, weights).relu()
+
+
+def layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
+    """ReLU of the features, each weighted by the positive part of its own gradient, summed (LayerCAM).
+
+    Args:
+        features, gradients: (N, C, h, w), as for ``grad_cam``
+
+    Returns:
+        (N, h, w), not normalised, at least 0
+    """
+    return (features * gradients.relu()).sum(dim=1).relu()
+
+
+class GradCAM(CAM):
+    """A classifier whose map is Grad-CAM's. For a GAP head that is the positive part of CAM, divided by h * w.
+
+    Args:
+        backbone: with any head
+        layer: name of the module in the trunk whose output is weighed, "7.0", say; None is the last feature map
+
+    Raises:
+        ValueError: the trunk has no module of that name
+    """
+
+    weigh = staticmethod(grad_cam)
+
+    def __init__(self, backbone: Backbone, *, layer: str | None = None):
+        nn.Module.__init__(self)  # not CAM's, which insists on a GAP head
+        if layer is not None and layer not in dict(backbone.trunk.named_modules()):
+            raise ValueError(
+                f"expected the name of a module in the backbone's trunk, found {layer!r}: "
+                "dict(backbone.trunk.named_modules()) lists them"
+            )
+        self.backbone, self.layer = backbone, layer
+        self.training = backbone.training
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As that of :class:`wsol_lib.cam.CAM`; works under ``torch.no_grad``, though not under
+        ``torch.inference_mode``, and leaves no gradients behind."""
+        features, logits = self._features_and_logits(inputs)
+        chosen = logits.argmax(dim=1) if classes is None else classes
+        if chosen.shape != logits.shape[:1] or ((chosen < 0) | (chosen >= logits.shape[1])).any():
+            raise ValueError(
+                f"expected one class in 0 ... {logits.shape[1] - 1} for each of {len(logits)} images, found "
+                f"{chosen.tolist()}: the labels and the classifier do not belong together"
+            )
+        # in eval mode no image's logit depends on another image, so one backward pass gives the gradients of all
+        root = F.one_hot(chosen, logits.shape[1]).to(logits)
+        (gradients,) = torch.autograd.grad(logits, features, root)
+        return self.weigh(features.detach(), gradients), logits.detach()
+
+    def _features_and_logits(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of the layer, (N, C, h, w), as a leaf of the graph whose root are the logits (N, K)."""
+        found = []
+
+        def cut(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
+            torch.set_grad_enabled(True)  # from here on up; the context below sets it back
+            found.append(output.detach().requires_grad_())
+            return found[0].clone()  # what comes next may work in place
+
+        handle = self.backbone.trunk.get_submodule(self.layer or "").register_forward_hook(cut)
+        try:
+            with torch.no_grad():
+                logits = self.backbone(inputs)
+        finally:
+            handle.remove()
+        return found[0], logits
+
+
+class GradCAMPlusPlus(GradCAM):
+    """A classifier whose map is Grad-CAM++'s; arguments as those of :class:`GradCAM`."""
+
+    weigh = staticmethod(grad_cam_plus_plus)
+
+
+class LayerCAM(GradCAM):
+    """A classifier whose map is LayerCAM's; arguments as those of :class:`GradCAM`. Made for earlier layers as well."""
+
+    weigh = staticmethod(layer_cam)
