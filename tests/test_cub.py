@@ -135,10 +135,10 @@ def test_a_missing_file_is_named(tmp_path, file):
 def test_parts_that_are_missing_or_cut_short_are_named(tmp_path):
     data = load(official(tmp_path, **{"parts/part_locs": None}))
     with pytest.raises(FileNotFoundError, match=r"expected the list .*part_locs.txt, found no such file"):
-        data.parts
+        _ = data.parts
     (tmp_path / "CUB_200_2011/parts/part_locs.txt").write_text("1 1 2.0 3.0 1\n")
     with pytest.raises(ValueError, match=r"expected 45 rows of 5 numbers in .*part_locs.txt, .*\(1 rows of 5\)"):
-        data.parts
+        _ = data.parts
 
 
 # --- every row of the real files
@@ -169,4 +169,4 @@ def test_real_parts():
     assert seen.sum() == 141_407 and not parts[~seen].any()
     assert (((parts[..., :2] > sizes[:, None]).any(-1)) & seen).sum() == 1
     with pytest.raises(ValueError, match="expected train-weaksup or test for parts, found train-fullsup"):
-        load(None, "train-fullsup").parts
+        _ = load(None, "train-fullsup").parts

@@ -294,13 +294,13 @@ def test_cub_without_cubv2_says_how_to_get_it_and_goes_on_from_there(cub, tmp_pa
     assert cub.main(["--root", str(root), "--cubv2", str(cub.cubv2)]) == 0 and state(root) == before
 
 
-def test_cub_takes_an_archive_and_downloads_only_lists(cub, tmp_path, served, lists):
+def test_cub_takes_an_archive_and_downloads_only_lists(cub, tmp_path, served, lists, capsys):
     mine = shutil.move(served.pop(cub.URL), tmp_path / "mine.tgz")
     arguments = ["--root", str(tmp_path / "data"), "--archive", str(mine), "--cubv2", str(cub.cubv2)]
     assert cub.main(arguments) == 0 and served.asked == [lists.LISTS_URL]
     Path(mine).write_bytes(b"other")
     shutil.rmtree(tmp_path / "data" / "CUB_200_2011")
-    assert cub.main(arguments) == 2
+    assert cub.main(arguments) == 2 and f"expected {cub.CHECKSUM} of {mine}, found md5:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -525,9 +525,17 @@ def test_imagenetv2_gets_its_first_names_back(imagenet, tmp_path, served, releas
         assert (tmp_path / "data" / "ILSVRC" / image_id).read_bytes() == first.read_bytes()
 
 
+def test_an_imagenetv2_with_another_checksum_is_refused(imagenet, tmp_path, capsys):
+    imagenet.first.write_bytes(imagenet.first.read_bytes() + b"x")
+    assert imagenet.main(["--root", str(tmp_path / "data"), "--val2", str(imagenet.first)]) == 2
+    assert f"of {imagenet.first}, found sha256:" in capsys.readouterr().err
+    assert not list((tmp_path / "data").rglob("val2*"))
+
+
 def test_first_names_count_each_class_in_the_published_order(imagenet):
-    order = [("b", "n2"), ("x", "n1"), ("a", "n2")]
-    assert imagenet.first_names(order) == {"1/b.jpeg": "1/0.jpeg", "0/x.jpeg": "0/0.jpeg", "1/a.jpeg": "1/1.jpeg"}
+    order = [*((f"image{k}", f"n{k}") for k in (6, 2, 7, 0, 5, 1, 4, 3)), ("another", "n7"), ("a", "n7")]
+    expected = {f"{k}/image{k}.jpeg": f"{k}/0.jpeg" for k in range(8)}
+    assert imagenet.first_names(order) == expected | {"7/another.jpeg": "7/1.jpeg", "7/a.jpeg": "7/2.jpeg"}
 
 
 def test_an_imagenetv2_whose_sizes_are_not_the_listed_ones_is_refused(imagenet, tmp_path, served, capsys, monkeypatch):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from wsol_lib.data import load_dataset
 
-OBJECT = """<object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+OBJECT = "<object><name>{name}</name><bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
 SEA_SNAKE, TENCH = "n01751748", "n01440764"
 
 

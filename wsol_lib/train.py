@@ -134,7 +134,10 @@ def _parameter_groups(model: nn.Module, learning_rate: float, head_factor: float
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in trained if id(parameter) in known], "lr": learning_rate},
-        {"params": [parameter for parameter in trained if id(parameter) not in known], "lr": learning_rate * head_factor},
+        {
+            "params": [parameter for parameter in trained if id(parameter) not in known],
+            "lr": learning_rate * head_factor,
+        },
     ]
     return [group for group in groups if group["params"]]
 

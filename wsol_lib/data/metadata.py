@@ -126,6 +126,9 @@ def read_lists(lists: Path, boxed: bool) -> Annotations:
     boxes = [NO_BOX] * len(image_ids)
     if boxed:
         index = {image_id: i for i, image_id in enumerate(image_ids)}
+        if len(index) < len(image_ids):
+            again = next(image_id for i, image_id in enumerate(image_ids) if index[image_id] != i)
+            raise ValueError(f"expected each image once in {lists / 'class_labels.txt'}, found {again} again: {FETCH}")
         sizes = _read_sizes(lists / "image_sizes.txt", index)
         boxes = _read_boxes(lists / "localization.txt", index, sizes)
     return Annotations(image_ids, labels[:, 0], boxes, sizes)

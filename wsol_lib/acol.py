@@ -1,0 +1,113 @@
+"""ACoL: features go into two classifiers, the second sees what the first did not need; the larger of both maps comes out.
+
+Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization" (CVPR 2018), section 3.2;
+"Evaluating WSOL Methods Right", section 5.1. The erasing is that of the latter's code, its reference here. Different from
+it: both branches stand on the last feature map of every backbone, while its VGG and InceptionV3 end one stage earlier and
+smooth the features of VGG; and a map without contrast erases nothing instead of becoming 0 / 0.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wsol_lib.boxes import normalize_score_maps
+from wsol_lib.cam import CAM, class_activation_map, cross_entropy
+from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.models import Backbone, GapLinear
+
+
+def erase(features: Tensor, maps: Tensor, threshold: float) -> Tensor:
+    """Set features to 0 wherever the map reaches the threshold; where is a constant to autograd.
+
+    Args:
+        features: (N, C, h, w)
+        maps: (N, h, w), score maps that are not normalised; min-max normalisation is done here
+        threshold: in [0, 1]; 0 erases everything, 1 the places of the maximum
+
+    Returns:
+        (N, C, h, w), new
+
+    >>> erase(torch.ones(1, 1, 1, 4), torch.tensor([[[0.0, 1.0, 2.0, 4.0]]]), 0.5)
+    tensor([[[[1., 1., 0., 0.]]]])
+    """
+    kept = normalize_score_maps(maps.detach()) < threshold
+    return features * kept[:, None]
+
+
+class ACoL(CAM):
+    """Two classifiers on one trunk: what branch A looks at is erased from the features of branch B.
+
+    A branch is two 3 x 3 convolutions with ReLU and a GAP head. Branch A takes the place of the backbone's head and gives
+    the logits; B is for its map. The trunk is the one that is given, not a copy; the head is not used.
+
+    Args:
+        backbone: one with a GAP head
+        threshold: score, after min-max normalisation of A's map, from which on a place is erased, in [0, 1]
+        channels: of both convolutions; 1024 for every backbone, as in both papers. On "efficientnet_lite0" that is several
+            times the cost of the trunk: 128 are lean
+
+    Raises:
+        ValueError: another head, a threshold outside its range
+    """
+
+    #: hyperparameters and their feasible ranges
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"threshold": (0.0, 1.0)}
+
+    def __init__(self, backbone: Backbone, *, threshold: float = 0.7, channels: int = 1024):
+        super().__init__(backbone)
+        check_hyperparameters(self.search_space, threshold=threshold)
+        self.threshold = threshold
+        classes = backbone.head.out_features
+        self.backbone = backbone.with_head(_branch(backbone.num_features, channels, classes))
+        self.branch_b = _branch(backbone.num_features, channels, classes)
+        self.to(backbone.mean.device)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """ "loss", the sum of both branches' cross entropies, and the accuracies, "accuracy" of A and "accuracy_b".
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            targets: labels (N,), whose map is erased
+        """
+        _, (logits_a, logits_b) = self._both(inputs, targets)
+        a, b = cross_entropy(logits_a, targets), cross_entropy(logits_b, targets)
+        return {"loss": a["loss"] + b["loss"], "accuracy": a["accuracy"], "accuracy_b": b["accuracy"]}
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The elementwise maximum of both branches' maps, each brought to [0, 1], and the logits of A.
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            classes: (N,); None takes the ones that A predicts
+
+        Returns:
+            maps (N, h, w) in [0, 1] and logits (N, K)
+        """
+        (map_a, map_b), (logits, _) = self._both(inputs, classes)
+        return torch.maximum(normalize_score_maps(map_a), normalize_score_maps(map_b)), logits
+
+    def _both(self, inputs: Tensor, classes: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Maps (N, h, w), constants to autograd, and logits (N, K), each of A and of B."""
+        features = self.backbone.features(inputs)
+        map_a, logits_a = _look(self.backbone.head, features, classes)
+        classes = logits_a.argmax(dim=1) if classes is None else classes
+        map_b, logits_b = _look(self.branch_b, erase(features, map_a, self.threshold), classes)
+        return (map_a, map_b), (logits_a, logits_b)
+
+
+def _branch(in_channels: int, channels: int, classes: int) -> nn.Sequential:
+    """Features (N, C, h, w) -> logits (N, K)."""
+    layers = [nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, GapLinear(channels, classes)).to(memory_format=torch.channels_last)
+
+
+def _look(branch: nn.Sequential, features: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A branch's map of the classes, or of those it predicts, as a constant, and its logits."""
+    own = branch[:-1](features)
+    logits = branch[-1](own)
+    classes = logits.argmax(dim=1) if classes is None else classes
+    return class_activation_map(own.detach(), branch[-1].weight.detach(), classes), logits
