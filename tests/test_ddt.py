@@ -71,9 +71,10 @@ def test_batches_in_any_order_and_merged_halves_are_one_pass():
 def test_a_merged_copy_lives_its_own_life():
     first = DDT().partial_fit(features())
     copy = DDT().merge(first)
-    mean = first.mean_.clone()
+    mean, component = first.mean_.clone(), copy.component_
     copy.partial_fit(features(seed=1) + 5)
     assert torch.equal(first.mean_, mean)
+    assert not torch.equal(copy.component_, component)
 
 
 def test_two_processes_give_the_covariance_of_one():
@@ -298,6 +299,20 @@ def test_an_image_with_nan_spoils_its_class_only(backbone):
     torch.testing.assert_close(found[[0, 2, 7]], torch.cat(Squares().boxes)[[0, 2, 7]])
 
 
+def test_a_class_that_fails_half_way_has_no_boxes(backbone):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.where(torch.full((len(x), 1, 1, 1), len(x) == 1), math.nan, x)  # the last batch, of one image
+
+    backbone.trunk = nn.Sequential(nn.AvgPool2d(8), Broken())
+    fit_on = Subset(Squares(), [0, 2, 1, 3])
+    found, failures = pseudo_boxes(
+        backbone, Subset(Squares(), [0, 2, 7, 1, 3]), fit_on=fit_on, input_size=32, batch_size=2
+    )
+    assert list(failures) == ["red"]
+    assert found.any(1).tolist() == [False, False, False, True, True]
+
+
 def test_not_one_good_class_is_an_error(backbone):
     with pytest.raises(ValueError, match="found none: expected two images or more"):
         pseudo_boxes(backbone, Subset(Squares(), [4, 5, 6]), input_size=32)
@@ -310,7 +325,7 @@ def test_layers_by_name_even_if_the_next_works_in_place(backbone):
     assert indices == [0, 2] and backbone.training
     assert pooled.shape == (2, 3, 4, 4) and pooled.max() == 1
     torch.testing.assert_close(pooled, -last)
-    with pytest.raises(ValueError, match=r"found 'conv5_3': choose one of 0, 1, 1\.0, 1\.1"):
+    with pytest.raises(ValueError, match=r"found 'conv5_3': choose one of 0, 1, or one inside"):
         pseudo_boxes(backbone, Squares(), layer="conv5_3", input_size=32)
     with pytest.raises(ValueError, match="'largest'"):
         pseudo_boxes(backbone, Squares(), order="largest", input_size=32)

@@ -131,6 +131,7 @@ def test_greyscale_and_cmyk_files_come_out_as_rgb_and_exif_is_not_followed(folde
 
 def test_workers_get_the_annotations_and_map_the_pixels_themselves(folder):
     data = load(folder)
+    data.images([0])  # maps them here
     content = pickle.dumps(data)
     assert len(content) < 6 * 64 * 64 * 3
     copy = pickle.loads(content)

@@ -1,9 +1,9 @@
 """ACoL: features go into two classifiers, the second sees what the first did not need; the larger of both maps comes out.
 
 Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization" (CVPR 2018), section 3.2;
-"Evaluating WSOL Methods Right", section 5.1. The erasing is that of the latter's code, its reference here. Different from
-it: both branches stand on the last feature map of every backbone, while its VGG and InceptionV3 end one stage earlier and
-smooth the features of VGG; and a map without contrast erases nothing instead of becoming 0 / 0.
+"Evaluating WSOL Methods Right", section 5.1, whose code is the reference here; its threshold is 0.7 where that of the
+authors' code is 0.6. Different from both: the branches stand on the last feature map of every backbone, while the trunks of
+VGG (smoothed there by an average over 3 x 3) and InceptionV3 end earlier; and a map without contrast is 0, not 0 / 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def erase(features: Tensor, maps: Tensor, threshold: float) -> Tensor:
     >>> erase(torch.ones(1, 1, 1, 4), torch.tensor([[[0.0, 1.0, 2.0, 4.0]]]), 0.5)
     tensor([[[[1., 1., 0., 0.]]]])
     """
-    kept = normalize_score_maps(maps.detach()) < threshold
+    kept = normalize_score_maps(maps) < threshold  # a comparison has no gradient
     return features * kept[:, None]
 
 
@@ -90,12 +90,15 @@ class ACoL(CAM):
         return torch.maximum(normalize_score_maps(map_a), normalize_score_maps(map_b)), logits
 
     def _both(self, inputs: Tensor, classes: Tensor | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Maps (N, h, w), constants to autograd, and logits (N, K), each of A and of B."""
-        features = self.backbone.features(inputs)
-        map_a, logits_a = _look(self.backbone.head, features, classes)
+        """Maps (N, h, w), not normalised, and logits (N, K), each of A and of B."""
+        features, head = self.backbone.features(inputs), self.backbone.head
+        features_a = head[:-1](features)
+        logits_a = head[-1](features_a)
         classes = logits_a.argmax(dim=1) if classes is None else classes
-        map_b, logits_b = _look(self.branch_b, erase(features, map_a, self.threshold), classes)
-        return (map_a, map_b), (logits_a, logits_b)
+        map_a = class_activation_map(features_a, head[-1].weight, classes)
+        features_b = self.branch_b[:-1](erase(features, map_a, self.threshold))
+        map_b = class_activation_map(features_b, self.branch_b[-1].weight, classes)
+        return (map_a, map_b), (logits_a, self.branch_b[-1](features_b))
 
 
 def _branch(in_channels: int, channels: int, classes: int) -> nn.Sequential:
@@ -103,11 +106,3 @@ def _branch(in_channels: int, channels: int, classes: int) -> nn.Sequential:
     layers = [nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
     layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, GapLinear(channels, classes)).to(memory_format=torch.channels_last)
-
-
-def _look(branch: nn.Sequential, features: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A branch's map of the classes, or of those it predicts, as a constant, and its logits."""
-    own = branch[:-1](features)
-    logits = branch[-1](own)
-    classes = logits.argmax(dim=1) if classes is None else classes
-    return class_activation_map(own.detach(), branch[-1].weight.detach(), classes), logits

@@ -1,6 +1,6 @@
 """Deep descriptor transforming: features of images that share an object go in, maps of what they share come out, and boxes.
 
-Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transforming" (2019), section 3, as
+Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transforming" (2019), as
 recapped in section 3.2 of the PSOL paper: the descriptors of all positions of all images are projected on their first
 principal component. Above zero is object, below is background; the largest component of what is above gets the box. No
 label is used but the one that sorts the images into classes, and no training.
@@ -64,13 +64,13 @@ class DDT:
             rows[:, :-1] = values.flatten(0, 2)
             rows[:, -1] = torch.linalg.vector_norm(rows[:, :-1], dim=1).square_()  # for the sign
             mean = rows.mean(0)
+            if not torch.isfinite(mean).all():  # one bad number makes it so
+                bad = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
+                raise ValueError(
+                    f"expected finite features, found NaN or infinity in image {bad} of the batch: leave the image out, "
+                    "or compute the features in float32"
+                )
             batch._add(len(rows), mean.cpu(), _gram(rows.sub_(mean)).cpu())
-        if not torch.isfinite(batch._mean).all():  # one bad number makes it so
-            bad = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
-            raise ValueError(
-                f"expected finite features, found NaN or infinity in image {bad} of the batch: leave the image out, or "
-                "compute the features in float32"
-            )
         return self.merge(batch)
 
     def merge(self, other: DDT) -> DDT:
@@ -88,7 +88,7 @@ class DDT:
         return self._add(other.n_positions, other._mean, other._scatter)
 
     def transform(self, features: Tensor, component: int = 0) -> Tensor:
-        """The indicator map: centred descriptors projected on a component, :math:`P^T (x_{ij} - \\bar x)` (DDT Eq. 3).
+        """The indicator map: centred descriptors projected on a component, :math:`P^T (x_{ij} - \\bar x)`.
 
         The PSOL paper's recap leaves the mean out; its zero threshold means nothing without it, and its code has it.
 
@@ -242,7 +242,7 @@ def feature_batches(
         backbone: on the device where the work is to be done
         dataset: its images may differ in size; each is resized to a square
         indices: which images; None takes all
-        layer: name of a module in ``backbone.trunk``, "28" for conv5_3 of VGG16, say; None is the last feature map
+        layer: name of a module in ``backbone.trunk``, "29" for VGG16's last ReLU, say; None is the last feature map
         input_size: side of that square in pixels; the papers take 448
         batch_size: images in one forward pass
 
@@ -295,7 +295,6 @@ def pseudo_boxes(
         raise ValueError(f"expected an order out of {', '.join(ORDERS)}, found {order!r}: choose one of these")
     fit_on = dataset if fit_on is None else fit_on
     options = {"layer": layer, "input_size": input_size, "batch_size": batch_size}
-    _Layer(backbone, layer)  # a wrong name is no class's fault
     found, failures = torch.zeros(len(dataset), 4), {}
     groups = dataset.labels.unique().tolist() if class_wise else [None]
     with tqdm(total=len(dataset), desc="DDT", unit="image", disable=len(dataset) <= 2 * batch_size) as bar:
@@ -345,7 +344,7 @@ class _Layer:
         if name is not None and name not in modules:
             raise ValueError(
                 f"expected a module of the trunk as layer, found {name!r}: choose one of "
-                f"{', '.join(key for key in modules if key.count('.') < 2 and key)}, or one inside them"
+                f"{', '.join(child for child, _ in backbone.trunk.named_children())}, or one inside them"
             )
         self.backbone, self.module = backbone, backbone.trunk if name is None else modules[name]
 

@@ -17,7 +17,7 @@ from wsol_lib.models import Backbone
 
 
 def foreground(samples: list[Sample]) -> Tensor:
-    """Full supervision, as ``targets`` of :func:`wsol_lib.train.train`: the masks of samples of one size.
+    """Full supervision, as ``targets`` of :func:`wsol_lib.train.train`: masks of samples of one size.
 
     Returns:
         float32 (N, H, W): 1 on the object, 0 elsewhere, -1 where the sample says not to count. A sample without a mask has

@@ -7,9 +7,10 @@ both say on average teaches C. B1, B2 and C exist for their gradient in the trun
 
 Where the branches stand, on every backbone: B1 on the last feature map of the last resolution but one, B2 and C on the last
 feature map. That is conv4_3 and conv6 of vgg_gap, Mixed_6e and Mixed_7c of inception_v3, layer3 and layer4 of resnet50,
-transition3 and the last map of densenet161, stage 5 and the last map of efficientnet_lite0. The reference has a place of its
-own for each backbone, puts new convolutions into A of VGG and InceptionV3, and stops at a mask that leaves everything open,
-which costs nothing here.
+transition3 and the last map of densenet161, stage 5 and the last map of efficientnet_lite0. The reference has places of its
+own for each backbone: B1 and B2 both before the last stage, on InceptionV3 behind Mixed_5d and Mixed_6e, on ResNet50 at the
+two ends of layer3; it puts new convolutions into A of VGG and InceptionV3; and its loss of a mask that leaves everything
+open is 0 / 0, here 0. The authors' own code has low_b2 = 0.05, the other thresholds are the same.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def guidance_mask(maps: Tensor, low: float, high: float) -> Tensor:
     >>> guidance_mask(torch.tensor([[[0.0, 0.3, 0.6, 0.9]]]), low=0.2, high=0.5)
     tensor([[[ 0., -1.,  1.,  1.]]])
     """
-    maps = maps.detach()
+    # made of comparisons, so no gradient gets through
     few = (maps > high).float().mean(dim=(1, 2), keepdim=True) < LEAST_FOREGROUND
     bar = torch.where(few, LOWERED * maps.amax(dim=(1, 2), keepdim=True), high)
     mask = torch.full_like(maps, OPEN).masked_fill(maps > bar, 1.0)

@@ -1,0 +1,642 @@
+"""LCHP: images and labels go in, a box regressor comes out that says the same of an image and of its augmented twin.
+
+Sun and Zhu, "Learning Consistency from High-quality Pseudo-labels for Weakly Supervised Object Localization" (2022),
+section 3. LCHP-I teaches a PSOL student with the boxes of a mask-based generator (Algorithm 1), which is a slow copy
+(Eq. 7) of a classifier with bilinear attention pooling that is trained in the same steps (Eq. 1 to 3). LCHP-R goes on
+without boxes from outside: the student's own boxes, where the classifier is sure of what is in them, have to move along
+with the image (Eq. 4 to 6).
+
+    net = LCHPInit(create_bap("inception_v3", 200), BoxRegressor(create_backbone("inception_v3")), **SETTINGS["cub"])
+    train(net, dataset, epochs=40, **OPTIMIZATION, after_epoch=net.decay)  # LCHP-I
+    train(LCHPRefine(net.classifier, net.regressor), dataset, epochs=40, **OPTIMIZATION)  # LCHP-R
+    boxes, logits = psol.predict_boxes(net.regressor, images), psol.classify(net.classifier, images)
+
+Zeros, where a region is masked out or an image padded, are zeros of the normalised image: its mean colour.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import tv_tensors
+from torchvision.ops import box_convert, roi_align
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as transforms
+
+from wsol_lib.boxes import normalize_score_maps
+from wsol_lib.cam import resize_maps
+from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.losses import consistency_loss
+from wsol_lib.models import Backbone, BoxRegressor, create_backbone
+from wsol_lib.psol import decode_boxes, encode_boxes
+
+#: Section 4.3: delta of the generator, and the epochs of both stages
+SETTINGS: dict[str, dict[str, Any]] = {
+    "cub": {"delta": 0.7},
+    "imagenet": {"delta": 0.7},
+    "tiny-imagenet": {"delta": 0.8},
+}
+EPOCHS = {"cub": (40, 40), "imagenet": (10, 5), "tiny-imagenet": (40, 40)}
+#: Section 4.3: arguments of :func:`wsol_lib.train.train` in both stages; the refinement on ImageNet has a tenth of the rate.
+#: The paper gives no larger rate for new layers.
+OPTIMIZATION: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "head_factor": 1.0,
+    "batch_size": 32,
+    "weight_decay": 1e-5,
+    "schedule": "constant",
+}
+IMAGENET_REFINEMENT_RATE = 2e-4
+DECAY = 0.9  # of the classifier's rate after every epoch of the initialisation; the regressor's stays
+
+AUGMENTATIONS = ("scale", "translation", "flip")
+#: Table 6
+ABLATION: tuple[tuple[str, ...], ...] = (
+    ("scale",),
+    ("translation",),
+    ("flip",),
+    ("scale", "translation"),
+    ("scale", "flip"),
+    ("translation", "flip"),
+    AUGMENTATIONS,
+)
+SCALES = (0.8, 1.2)
+PORTION = 0.25  # of the image that is cropped or padded at most, on each side
+
+#: The channels of the last map with 16 pixels a cell, which is what Mixed_6e is in InceptionV3
+CHANNELS = {"inception_v3": 768, "vgg19_bn": 512, "resnet50": 1024, "efficientnet_lite0": 112}
+NORMALIZATIONS = ("max", "min-max", "none")
+
+
+# -- classifier with bilinear attention pooling (section 4.3) ------------------------------------------------------------
+
+
+class AttentionPooling(nn.Module):
+    """Bilinear attention pooling and a linear layer: features (N, C, h, w) -> logits (N, K).
+
+    A 1 x 1 convolution makes attention maps of the features, with batch norm and ReLU as in WS-DAN (Hu et al. 2019), whose
+    network this is; the paper names the convolution alone.
+
+    Args:
+        in_channels: C
+        num_classes: K
+        attention_maps: M
+        factor: by which the pooled vector of norm 1 is multiplied before the linear layer. 1 is what the paper says, and
+            hardly trains; 100 is WS-DAN's
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, attention_maps: int = 32, *, factor: float = 100.0):
+        super().__init__()
+        convolution = nn.Conv2d(in_channels, attention_maps, 1, bias=False)
+        self.attention = nn.Sequential(convolution, nn.BatchNorm2d(attention_maps), nn.ReLU())
+        self.linear = nn.Linear(in_channels * attention_maps, num_classes)
+        self.factor = factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (N, C, h, w) -> logits (N, K)."""
+        return self.linear(self.factor * bilinear_attention_pooling(features, self.attention(features)))
+
+
+def bilinear_attention_pooling(features: Tensor, attention: Tensor) -> Tensor:
+    """The mean over all places of each feature times each attention map, its signed square root, at norm 1 (section 4.3).
+
+    Args:
+        features: (N, C, h, w)
+        attention: (N, M, h, w)
+
+    Returns:
+        (N, M * C), each row of norm 1, or of zeros
+    """
+    pooled = torch.einsum("nmhw,nchw->nmc", attention, features).flatten(1) / features[0, 0].numel()
+    # the square root has no slope at 0, where ReLU puts many values
+    return F.normalize(pooled.sign() * (pooled.abs() + 1e-12).sqrt())
+
+
+class BAPBackbone(Backbone):
+    """A backbone whose head is :class:`AttentionPooling`."""
+
+    def attention_maps(self, x: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> (N, M, h, w), not below 0."""
+        return self.head.attention(self.features(x))
+
+
+def create_bap(name: str, num_classes: int, attention_maps: int = 32, pretrained: bool = True) -> BAPBackbone:
+    """The classifier of LCHP: a trunk up to its last map with 16 pixels a cell, and :class:`AttentionPooling`.
+
+    In InceptionV3 that is Mixed_6e, the paper's. The other trunks are cut at the same stride: "vgg19_bn" before its last
+    pooling, "resnet50" and "efficientnet_lite0" before the stage that halves the map once more.
+
+    Args:
+        name: out of ``CHANNELS``
+        num_classes, pretrained: as in :func:`wsol_lib.models.create_backbone`
+        attention_maps: M, 32 in the paper
+
+    Raises:
+        ValueError: another name, less than one class or attention map
+        FileNotFoundError: as there
+    """
+    if name not in CHANNELS:
+        raise ValueError(
+            f"expected a backbone out of {', '.join(CHANNELS)}, found {name!r}: choose one of these, or put "
+            "AttentionPooling on another's features"
+        )
+    if attention_maps < 1:
+        raise ValueError(f"expected at least one attention map, found {attention_maps}: the paper has 32")
+    whole = create_backbone(name, num_classes, pretrained)
+    head = AttentionPooling(CHANNELS[name], num_classes, attention_maps)
+    backbone = BAPBackbone(_cut(name, whole.trunk), head, CHANNELS[name], input_size=whole.input_size)
+    backbone.mean, backbone.std = whole.mean, whole.std
+    return backbone
+
+
+def _cut(name: str, trunk: nn.Sequential) -> nn.Sequential:
+    if name == "efficientnet_lite0":
+        stem, norm, stages = trunk[:3]
+        return nn.Sequential(stem, norm, stages[:5])
+    return trunk[: {"inception_v3": -3, "vgg19_bn": -1, "resnet50": -1}[name]]
+
+
+# -- generator (Algorithm 1) ---------------------------------------------------------------------------------------------
+
+
+def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, **options: Any) -> Tensor:
+    """The box round what a network looks at, and round what it looks at when that is covered (LCHP Algorithm 1).
+
+    Args:
+        model: has ``attention_maps(inputs)`` or, if not, ``features(inputs)``, either (N, C, h, w); a module is put into
+            eval mode and back. It is called twice, with all images
+        images: normalised (N, 3, H, W); uint8 ones go through the model's ``preprocess`` first
+        delta: in [0, 1], above which the attention is foreground
+        options: of :func:`foreground_boxes`
+
+    Returns:
+        (N, 4), xyxy in pixels of the images, float32. Where nothing is above delta, the whole image: nothing in it stands
+        out. Where that is so in the second pass alone, the box of the first.
+
+    Raises:
+        ValueError: delta outside its range, images or maps of another shape
+    """
+    if images.dtype == torch.uint8:
+        images = model.preprocess(images)
+    return masked_regions(model, images, delta, **options)[0]
+
+
+@torch.no_grad()
+def masked_regions(model: Any, inputs: Tensor, delta: float, **options: Any) -> tuple[Tensor, Tensor]:
+    """As :func:`masked_pseudo_boxes`: the boxes (N, 4), and beside them the masked images I_m (N, 3, H, W)."""
+    if inputs.ndim != 4 or not inputs.is_floating_point():
+        raise ValueError(
+            f"expected normalised images (N, 3, H, W), found {inputs.dtype} of shape {tuple(inputs.shape)}: "
+            "use the backbone's preprocess"
+        )
+    size = inputs.shape[-2:]
+    with _eval_mode(model):
+        maps = _maps(model, inputs)
+        if len(maps) != len(inputs):
+            raise ValueError(
+                f"expected one map for each of {len(inputs)} images, found {tuple(maps.shape)}: give (N, C, h, w)"
+            )
+        raw = foreground_boxes(maps, delta, size, **options)
+        masked = mask_out(inputs, raw)
+        hidden = foreground_boxes(_maps(model, masked), delta, size, **options)
+    return _merge(raw, hidden, size), masked
+
+
+def foreground_boxes(
+    maps: Tensor, delta: float, size: tuple[int, int], *, normalization: str = "max", upsample: bool = False
+) -> Tensor:
+    """Steps 2 to 4 of Algorithm 1: the smallest box round all places whose mean over the channels is above delta.
+
+    Args:
+        maps: (N, C, h, w), features or attention maps
+        delta: in [0, 1]; "above" is strict
+        size: (H, W) of the images
+        normalization: what delta is a share of. "max" is the image's largest attention, as in WS-DAN; "min-max" the span
+            between its smallest and largest; "none" takes the paper at its word and compares the attention as it is, which
+            no ReLU keeps below 1
+        upsample: threshold the attention at the size of the images instead of its own, which the paper thresholds
+
+    Returns:
+        (N, 4), xyxy in pixels of the images; zeros where nothing is above delta
+
+    Raises:
+        ValueError: delta outside its range, an unknown normalization, maps of another shape or not finite
+    """
+    _check_generator(delta, normalization)
+    if maps.ndim != 4 or not torch.isfinite(maps).all():
+        raise ValueError(
+            f"expected finite maps (N, C, h, w), found {tuple(maps.shape)} or NaN: give what the last layer gives"
+        )
+    attention = maps.float().mean(dim=1)
+    if upsample:
+        attention = resize_maps(attention, size)
+    if normalization == "max":
+        foreground = attention > delta * attention.amax(dim=(1, 2), keepdim=True)
+    else:
+        foreground = (normalize_score_maps(attention) if normalization == "min-max" else attention) > delta
+    (x1, x2), (y1, y2) = _span(foreground.any(dim=1)), _span(foreground.any(dim=2))
+    cell = attention.new_tensor([size[1] / attention.shape[2], size[0] / attention.shape[1]]).repeat(2)
+    return torch.stack([x1, y1, x2, y2], dim=1) * cell
+
+
+def mask_out(inputs: Tensor, boxes: Tensor) -> Tensor:
+    """Images (N, 3, H, W) with zeros in each pixel whose centre is in the image's box (N, 4): I_m of section 3.1."""
+    x, y = (torch.arange(side, device=inputs.device) + 0.5 for side in inputs.shape[:-3:-1])
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(dim=1)
+    inside = ((y >= y1) & (y < y2))[:, :, None] & ((x >= x1) & (x < x2))[:, None, :]
+    return inputs.masked_fill(inside[:, None], 0)
+
+
+def _maps(model: Any, inputs: Tensor) -> Tensor:
+    return model.attention_maps(inputs) if hasattr(model, "attention_maps") else model.features(inputs)
+
+
+def _merge(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
+    """Step 7: the box round two boxes (N, 4), of which one or both may be empty."""
+    empty = (second[:, 2:] <= second[:, :2]).any(dim=1, keepdim=True)
+    second = torch.where(empty, first, second)
+    merged = torch.cat([torch.minimum(first, second)[:, :2], torch.maximum(first, second)[:, 2:]], dim=1)
+    nothing = (first[:, 2:] <= first[:, :2]).any(dim=1, keepdim=True)
+    return torch.where(nothing, first.new_tensor([0, 0, size[1], size[0]]), merged)
+
+
+def _span(marked: Tensor) -> tuple[Tensor, Tensor]:
+    """Start of the first and end of the last True in each row (N, n): (N,) twice; zeros in a row without one."""
+    places = torch.arange(marked.shape[1], device=marked.device).expand_as(marked)
+    start = places.masked_fill(~marked, marked.shape[1]).amin(dim=1)
+    end = (places + 1).masked_fill(~marked, 0).amax(dim=1)
+    return torch.minimum(start, end), end
+
+
+def _check_generator(delta: float, normalization: str) -> None:
+    check_hyperparameters({"delta": (0.0, 1.0)}, delta=delta)
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"expected a normalization out of {', '.join(NORMALIZATIONS)}, found {normalization!r}: choose one of these"
+        )
+
+
+@torch.no_grad()
+def predict_pseudo_boxes(
+    model: Backbone,
+    images: Tensor,
+    delta: float,
+    *,
+    input_size: int | None = None,
+    batch_size: int = 64,
+    **options: Any,
+) -> Tensor:
+    """:func:`masked_pseudo_boxes` of many images, in batches: the row "Pseudo Label" of the paper's tables.
+
+    Args:
+        model: of ``create_bap``, or any backbone
+        images: uint8 (N, 3, H, W)
+        delta, options: as there
+        input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
+        batch_size: images in one forward pass
+
+    Returns:
+        (N, 4), xyxy in pixels of ``images``, float32 on the CPU
+    """
+    boxes = []
+    for batch in images.split(batch_size):
+        inputs = model.preprocess(batch, input_size)
+        factor = torch.tensor([there / here for there, here in zip(images.shape[:-3:-1], inputs.shape[:-3:-1])])
+        boxes.append(masked_pseudo_boxes(model, inputs, delta, **options).cpu() * factor.repeat(2))
+    return torch.cat(boxes)
+
+
+# -- LCHP-I: initialisation (section 3.1) --------------------------------------------------------------------------------
+
+
+def classification_loss(raw: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the cross entropies of raw and masked images (LCHP Eq. 1).
+
+    Args:
+        raw, masked: logits (N, K)
+        labels: (N,)
+    """
+    return (F.cross_entropy(raw, labels) + F.cross_entropy(masked, labels)) / 2
+
+
+def regression_loss(boxes: Tensor, pseudo_boxes: Tensor) -> Tensor:
+    """Squared distance of boxes (N, 4), the mean over the batch (LCHP Eq. 2), with the 4 coordinates added up as in Eq. 2.
+
+    The text calls it the mean square error, which is a quarter of this; alpha takes up the factor.
+    """
+    return (boxes - pseudo_boxes.detach()).square().sum(dim=1).mean()
+
+
+@torch.no_grad()
+def momentum_update(slow: nn.Module, fast: nn.Module, beta: float) -> None:
+    """Move the generator a little towards the classifier: theta_2 = beta theta_2 + (1 - beta) theta_1 (LCHP Eq. 7).
+
+    The running means and variances of batch norm, which the paper does not mention, move like the parameters.
+
+    Args:
+        slow: theta_2, changed in place
+        fast: theta_1, a module of the same make
+        beta: in [0, 1]
+
+    Raises:
+        ValueError: beta outside its range
+    """
+    check_hyperparameters({"beta": (0.0, 1.0)}, beta=beta)
+    theirs = fast.state_dict()
+    for name, value in slow.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - beta)
+        else:
+            value.copy_(theirs[name])
+
+
+class LCHPInit(nn.Module):
+    """LCHP-I: classifier, its slow copy that draws the boxes, and the regressor that learns them, trained in the same steps.
+
+    No gradient flows through the boxes, so classifier and regressor learn apart. The generator also masks the images of
+    Eq. 1, so that both of its boxes are of images as the classifier sees them.
+
+    Args:
+        classifier: of ``create_bap``, or any backbone
+        regressor: over a trunk of its own, which may be of another family
+        delta: of the generator, in [0, 1]
+        alpha: weight of the regression (Eq. 3), at least 0
+        beta: momentum of the generator (Eq. 7), in [0, 1]; 0 draws the boxes with the classifier itself
+        options: of :func:`foreground_boxes`
+
+    Raises:
+        ValueError: one trunk in both, delta, alpha or beta outside their ranges
+    """
+
+    #: hyperparameters and their feasible ranges
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {
+        "delta": (0.0, 1.0),
+        "alpha": (0.0, float("inf")),
+        "beta": (0.0, 1.0),
+    }
+
+    def __init__(
+        self,
+        classifier: Backbone,
+        regressor: BoxRegressor,
+        *,
+        delta: float = 0.7,
+        alpha: float = 20.0,
+        beta: float = 0.9,
+        **options: Any,
+    ):
+        super().__init__()
+        check_hyperparameters(self.search_space, delta=delta, alpha=alpha, beta=beta)
+        _check_generator(delta, options.get("normalization", "max"))
+        _require_two(classifier, regressor)
+        self.classifier, self.regressor = classifier, regressor
+        self.generator = copy.deepcopy(classifier).requires_grad_(False)
+        self.delta, self.alpha, self.beta, self.options = delta, alpha, beta, options
+        self.rate = 1.0
+        self.training = classifier.training
+
+    @property
+    def backbone(self) -> Backbone:
+        """The classifier."""
+        return self.classifier
+
+    def decay(self, epoch: int) -> None:
+        """``after_epoch`` of :func:`wsol_lib.train.train`: from now on the classifier learns 0.9 ** epoch times as fast.
+
+        Its loss is multiplied, which for SGD is its rate but for what momentum still carries, and leaves the regressor's
+        rate as it is (section 4.3).
+        """
+        self.rate = DECAY**epoch
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """L_init (LCHP Eq. 3), the classifier's part times its rate; "classification", "regression" and "accuracy" beside it.
+
+        Args:
+            inputs: images (N, 3, H, W), normalised for the classifier
+            targets: labels (N,)
+        """
+        momentum_update(self.generator, self.classifier, self.beta)
+        boxes, masked = masked_regions(self.generator, inputs, self.delta, **self.options)
+        raw_logits, masked_logits = self.classifier(torch.cat([inputs, masked])).chunk(2)
+        classification = classification_loss(raw_logits, masked_logits, targets)
+        predicted = self.regressor(_renormalize(inputs, self.classifier, self.regressor.backbone))
+        regression = regression_loss(predicted, encode_boxes(boxes, _width_height(inputs)))
+        return {
+            "loss": self.rate * classification + self.alpha * regression,
+            "classification": classification.detach(),
+            "regression": regression.detach(),
+            "accuracy": (raw_logits.detach().argmax(dim=1) == targets).float().mean(),
+        }
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The generator's attention (N, h, w), which knows no class, and the classifier's logits (N, K)."""
+        return _maps(self.generator, inputs).mean(dim=1), self.classifier(inputs)
+
+
+# -- LCHP-R: refinement (section 3.2) ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def crop_confidence(classifier: Backbone, inputs: Tensor, boxes: Tensor) -> Tensor:
+    """How sure a classifier is of what is in a box: its largest probability on the crop, whatever the class (section 3.2).
+
+    The crop is resized to the size of the images, its sides apart.
+
+    Args:
+        classifier: put into eval mode for the pass and back afterwards
+        inputs: images (N, 3, H, W), normalised for it
+        boxes: (N, 4), xyxy in pixels of the images
+
+    Returns:
+        (N,) in [0, 1]; 0 for a box without area
+
+    Raises:
+        ValueError: another number of boxes
+    """
+    if boxes.shape != (len(inputs), 4):
+        raise ValueError(
+            f"expected one box (4 numbers) for each of {len(inputs)} images, found {tuple(boxes.shape)}: give (N, 4)"
+        )
+    places = torch.arange(len(boxes), device=boxes.device)[:, None]
+    regions = torch.cat([places.to(inputs), boxes.to(inputs)], dim=1)
+    crops = roi_align(inputs, regions, tuple(inputs.shape[-2:]), sampling_ratio=1, aligned=True)
+    with _eval_mode(classifier):
+        confidence = classifier(crops).float().softmax(dim=1).amax(dim=1)
+    return confidence * _has_area(boxes)
+
+
+class RandomScale(v2.Transform):
+    """Scale the content about the centre by 80 to 120 %, each axis by its own draw; the image keeps its size (section 4.3)."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"size": transforms.get_size(flat_inputs[0]), "factors": torch.empty(2).uniform_(*SCALES).tolist()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        height, width = params["size"]
+        scaled = [round(side * factor) for side, factor in zip(params["size"], params["factors"])]
+        top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2  # below 0 the crop pads
+        return transforms.crop(transforms.resize(inpt, scaled, antialias=True), top, left, height, width)
+
+
+class RandomCropOrPad(v2.Transform):
+    """With probability 1/2 crop or pad each side by a share of its own, up to 25 %, and resize back (section 4.3).
+
+    Sides are drawn apart and the size is kept, which are the defaults of imgaug's CropAndPad, the paper's library.
+    """
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        shares = torch.empty(4).uniform_(-PORTION, PORTION) if torch.rand(()) < 0.5 else torch.zeros(4)
+        height, width = transforms.get_size(flat_inputs[0])
+        left, top, right, bottom = (round(float(s) * side) for s, side in zip(shares, (width, height) * 2))
+        window = (-top, -left, height + top + bottom, width + left + right)  # above 0 a share pads
+        return {"size": (height, width), "window": window}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return transforms.resize(transforms.crop(inpt, *params["window"]), list(params["size"]), antialias=True)
+
+
+def strong_augmentation(kinds: tuple[str, ...] = AUGMENTATIONS) -> v2.Transform:
+    """S of LCHP Eq. 4, for an image and its tv_tensors boxes together; flips are in both directions, independently.
+
+    Args:
+        kinds: out of ``AUGMENTATIONS``
+
+    Raises:
+        ValueError: another kind
+    """
+    if not set(kinds) <= set(AUGMENTATIONS):
+        raise ValueError(f"expected kinds out of {', '.join(AUGMENTATIONS)}, found {kinds}: choose some of these")
+    flips = [v2.RandomHorizontalFlip(0.5), v2.RandomVerticalFlip(0.5)]
+    steps = {"scale": [RandomScale()], "translation": [RandomCropOrPad()], "flip": flips}
+    return v2.Compose([v2.Identity(), *(step for kind in AUGMENTATIONS if kind in kinds for step in steps[kind])])
+
+
+def augment_together(augmentation: v2.Transform, inputs: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Move each image and its box by the same draw, every image by one of its own.
+
+    Args:
+        augmentation: as :func:`strong_augmentation` makes
+        inputs: images (N, 3, H, W)
+        boxes: (N, 4), xyxy in pixels
+
+    Returns:
+        images (N, 3, H, W) and boxes (N, 4), cut at the border; one that has left the image has no area
+    """
+    pairs = [
+        augmentation(
+            tv_tensors.Image(image), tv_tensors.BoundingBoxes(box[None], format="XYXY", canvas_size=image.shape[-2:])
+        )
+        for image, box in zip(inputs, boxes)
+    ]
+    images = torch.stack([image.as_subclass(Tensor) for image, _ in pairs])
+    return images, torch.cat([box.as_subclass(Tensor) for _, box in pairs])
+
+
+class LCHPRefine(nn.Module):
+    """LCHP-R: the regressor's box on an augmented image has to be its box on the image itself, augmented (LCHP Eq. 6).
+
+    Labels are not looked at, and the classifier does not learn. Boxes count where the classifier is sure of their content,
+    unless the augmentation has moved them out of the image. As in FixMatch the boxes are those of the regressor as it is
+    now.
+
+    Args:
+        classifier: decides which boxes are good
+        regressor: trained by :class:`LCHPInit`; goes on learning
+        tau: in [0, 1], above which a confidence is high
+        kinds: of the strong augmentation, out of ``AUGMENTATIONS``
+        frozen: take the boxes of the regressor as it came, not as it is now; the paper's words ("the initialized
+            localization network") allow for this, its Eq. 4 has one Loc for both
+
+    Raises:
+        ValueError: one trunk in both, tau outside its range, an unknown kind
+    """
+
+    #: hyperparameters and their feasible ranges
+    search_space: ClassVar[dict[str, tuple[float, float]]] = {"tau": (0.0, 1.0)}
+
+    def __init__(
+        self,
+        classifier: Backbone,
+        regressor: BoxRegressor,
+        *,
+        tau: float = 0.9,
+        kinds: tuple[str, ...] = AUGMENTATIONS,
+        frozen: bool = False,
+    ):
+        super().__init__()
+        check_hyperparameters(self.search_space, tau=tau)
+        _require_two(classifier, regressor)
+        self.classifier, self.regressor, self.tau = classifier.requires_grad_(False), regressor, tau
+        self.teacher = copy.deepcopy(regressor).requires_grad_(False) if frozen else None
+        self.augmentation = strong_augmentation(kinds)
+        self.training = regressor.training
+
+    @property
+    def backbone(self) -> Backbone:
+        """The classifier."""
+        return self.classifier
+
+    def loss(self, inputs: Tensor, targets: Any = None) -> dict[str, Tensor]:
+        """L_refine (LCHP Eq. 6); beside it "kept", the share of boxes above tau, and their mean "confidence".
+
+        Args:
+            inputs: images (N, 3, H, W), normalised for the classifier
+            targets: not used
+        """
+        size = _width_height(inputs)
+        own = _renormalize(inputs, self.classifier, self.regressor.backbone)
+        boxes = decode_boxes(self._pseudo_boxes(own), size)
+        confidence = crop_confidence(self.classifier, inputs, boxes)
+        images, moved = augment_together(self.augmentation, own, boxes)
+        confident = confidence * _has_area(moved)
+        relative = box_convert(moved, "xyxy", "xywh") / size.to(moved).repeat(2)
+        return {
+            "loss": consistency_loss(self.regressor(images), relative, confident, self.tau),
+            "kept": (confident > self.tau).float().mean(),
+            "confidence": confidence.mean(),
+        }
+
+    @torch.no_grad()
+    def _pseudo_boxes(self, inputs: Tensor) -> Tensor:
+        """Loc(I_r): relative boxes (N, 4). The regressor predicts in train mode, or batch norm never saw a whole image."""
+        if self.teacher is None:
+            return self.regressor(inputs)
+        with _eval_mode(self.teacher):
+            return self.teacher(inputs)
+
+
+def _require_two(classifier: Backbone, regressor: BoxRegressor) -> None:
+    if regressor.backbone.trunk is classifier.trunk:
+        raise ValueError("expected two networks, found one trunk in both: create a backbone for each")
+
+
+def _renormalize(inputs: Tensor, here: Backbone, there: Backbone) -> Tensor:
+    """Images normalised for one backbone -> the same images normalised for another."""
+    return (inputs * here.std + here.mean - there.mean) / there.std
+
+
+def _width_height(inputs: Tensor) -> Tensor:
+    return torch.tensor(inputs.shape[:-3:-1])
+
+
+def _has_area(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
+@contextmanager
+def _eval_mode(model: Any) -> Iterator[None]:
+    """Eval mode, and back afterwards; what is no module has none."""
+    was_training = getattr(model, "training", False)
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
