@@ -28,7 +28,7 @@ def small_trunk():
 
 def small_classifier(seed=0, **options):
     torch.manual_seed(seed)
-    return BAPBackbone(small_trunk(), AttentionPooling(7, CLASSES, 3), 7, **options)
+    return BAPBackbone(small_trunk(), AttentionPooling(7, CLASSES, 3, factor=5.0), 7, **options)
 
 
 def small_regressor(seed=1, **options):
@@ -406,7 +406,7 @@ def test_the_confidence_is_the_largest_probability_on_the_crop():
     nn.init.eye_(classifier.head.weight), nn.init.zeros_(classifier.head.bias)
     inputs = torch.zeros(4, 3, 16, 24)
     inputs[:, 1, 4:12, 8:20] = math.log(6)  # e^logit: 1, 6, 1
-    boxes = torch.tensor([[8.0, 4, 20, 12], [10, 6, 14, 9], [0, 0, 8, 16], [3, 3, 3, 9]])
+    boxes = torch.tensor([[9.0, 5, 19, 11], [10, 6, 14, 9], [0, 0, 7, 16], [3, 3, 3, 9]])  # a pixel from the edges
     confidence = lchp.crop_confidence(classifier, inputs, boxes)
     torch.testing.assert_close(confidence, torch.tensor([6 / 8, 6 / 8, 1 / 3, 0.0]), atol=1e-4, rtol=0)
     whole = lchp.crop_confidence(classifier, inputs, torch.tensor([[0.0, 0, 24, 16]]).repeat(4, 1))
