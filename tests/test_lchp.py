@@ -221,6 +221,12 @@ def test_attention_maps_are_taken_where_there_are_some(inputs):
     assert torch.equal(masked_pseudo_boxes(model, inputs, 0.7), masked_pseudo_boxes(expected, inputs, 0.7))
 
 
+def test_without_maps_and_features_the_model_itself_is_called():
+    images = torch.zeros(1, 3, 32, 48)
+    images[:, :, 8:16, 8:24] = 1
+    assert masked_pseudo_boxes(lambda inputs: F.avg_pool2d(inputs, 4), images, 0.5).tolist() == [[8, 8, 24, 16]]
+
+
 def test_uint8_images_are_normalised_first_and_mode_and_statistics_stay():
     model = small_classifier().train()
     before = copy.deepcopy(model.state_dict())

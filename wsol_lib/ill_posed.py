@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wsol_lib.data.birds_habitats import HABITATS
 from wsol_lib.data.birds_plans import BODY_PLANS, PART_NAMES
-from wsol_lib.data.synthbirds import CARRIED_BY, SynthBirds, _number, _visibility
+from wsol_lib.data.synthbirds import CARRIED_BY, SynthBirds, checked_number, visibility_by_family
 
 SHARED_PARTS = ("legs",)  # they look the same in all families: one cue, whoever stands on them
 TIE = 1e-9  # two posteriors that differ by less are equal, and one threshold cannot part them
@@ -63,7 +63,7 @@ def synthbirds_cues(
         ValueError: a dial out of its range, a table or a prior of another shape
     """
     if not isinstance(habitats, Tensor):
-        habitats = _number("habitat_correlation", habitats, 0, 1)
+        habitats = checked_number("habitat_correlation", habitats, 0, 1)
         habitats = habitats * torch.eye(n_families, dtype=torch.float64) + (1 - habitats) / n_families
     if habitats.shape != (n_families, n_families):
         raise ValueError(
@@ -75,7 +75,7 @@ def synthbirds_cues(
     if len(prior) != classes:
         raise ValueError(f"expected a prior of {classes} classes, found {len(prior)}: give one probability a class")
     family_of_class = torch.arange(n_families).repeat_interleave(species_per_family)
-    visibility = _visibility(part_visibility)
+    visibility = visibility_by_family(part_visibility)
     names = _cue_names(n_families, species_per_family)
     held = np.zeros((classes, len(names)))  # p(image holds cue | class)
     for c, family in enumerate(family_of_class.tolist()):

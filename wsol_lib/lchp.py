@@ -104,7 +104,9 @@ class AttentionPooling(nn.Module):
 
 
 def bilinear_attention_pooling(features: Tensor, attention: Tensor) -> Tensor:
-    """The mean over all places of each feature times each attention map, its signed square root, at norm 1 (section 4.3).
+    """The sum over all places of each feature times each attention map, its signed square root, at norm 1 (section 4.3).
+
+    At norm 1 the number of places cancels: this is the global average pooling of the products, too.
 
     Args:
         features: (N, C, h, w)
@@ -113,9 +115,9 @@ def bilinear_attention_pooling(features: Tensor, attention: Tensor) -> Tensor:
     Returns:
         (N, M * C), each row of norm 1, or of zeros
     """
-    pooled = torch.einsum("nmhw,nchw->nmc", attention, features).flatten(1) / features[0, 0].numel()
-    # the square root has no slope at 0, where ReLU puts many values
-    return F.normalize(pooled.sign() * (pooled.abs() + 1e-12).sqrt())
+    pooled = torch.einsum("nmhw,nchw->nmc", attention, features).flatten(1)
+    # the root's slope is infinite at 0, where ReLU puts many values
+    return F.normalize(pooled.sign() * (pooled.abs() + 1e-8).sqrt())
 
 
 class BAPBackbone(Backbone):
@@ -126,7 +128,9 @@ class BAPBackbone(Backbone):
         return self.head.attention(self.features(x))
 
 
-def create_bap(name: str, num_classes: int, attention_maps: int = 32, pretrained: bool = True) -> BAPBackbone:
+def create_bap(
+    name: str, num_classes: int, attention_maps: int = 32, pretrained: bool = True, *, factor: float = 100.0
+) -> BAPBackbone:
     """The classifier of LCHP: a trunk up to its last map with 16 pixels a cell, and :class:`AttentionPooling`.
 
     In InceptionV3 that is Mixed_6e, the paper's. The other trunks are cut at the same stride: "vgg19_bn" before its last
@@ -136,6 +140,7 @@ def create_bap(name: str, num_classes: int, attention_maps: int = 32, pretrained
         name: out of ``CHANNELS``
         num_classes, pretrained: as in :func:`wsol_lib.models.create_backbone`
         attention_maps: M, 32 in the paper
+        factor: of :class:`AttentionPooling`
 
     Raises:
         ValueError: another name, less than one class or attention map
@@ -149,7 +154,7 @@ def create_bap(name: str, num_classes: int, attention_maps: int = 32, pretrained
     if attention_maps < 1:
         raise ValueError(f"expected at least one attention map, found {attention_maps}: the paper has 32")
     whole = create_backbone(name, num_classes, pretrained)
-    head = AttentionPooling(CHANNELS[name], num_classes, attention_maps)
+    head = AttentionPooling(CHANNELS[name], num_classes, attention_maps, factor=factor)
     backbone = BAPBackbone(_cut(name, whole.trunk), head, CHANNELS[name], input_size=whole.input_size)
     backbone.mean, backbone.std = whole.mean, whole.std
     return backbone
@@ -169,9 +174,10 @@ def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, **options: Any
     """The box round what a network looks at, and round what it looks at when that is covered (LCHP Algorithm 1).
 
     Args:
-        model: has ``attention_maps(inputs)`` or, if not, ``features(inputs)``, either (N, C, h, w); a module is put into
-            eval mode and back. It is called twice, with all images
-        images: normalised (N, 3, H, W); uint8 ones go through the model's ``preprocess`` first
+        model: asked for ``attention_maps(inputs)``; if it has none for ``features(inputs)``, as every ``Backbone`` has
+            them, and if not these either it is called itself. Maps are (N, C, h, w) of any C, h and w. It is asked twice,
+            for all images at once; a module is put into eval mode meanwhile
+        images: normalised float (N, 3, H, W); uint8 ones go through the model's ``preprocess`` first
         delta: in [0, 1], above which the attention is foreground
         options: of :func:`foreground_boxes`
 
@@ -182,7 +188,7 @@ def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, **options: Any
     Raises:
         ValueError: delta outside its range, images or maps of another shape
     """
-    if images.dtype == torch.uint8:
+    if images.dtype == torch.uint8 and hasattr(model, "preprocess"):
         images = model.preprocess(images)
     return masked_regions(model, images, delta, **options)[0]
 
@@ -254,7 +260,11 @@ def mask_out(inputs: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _maps(model: Any, inputs: Tensor) -> Tensor:
-    return model.attention_maps(inputs) if hasattr(model, "attention_maps") else model.features(inputs)
+    """Attention maps of a model that makes some, else its features, else what it gives when called."""
+    for name in ("attention_maps", "features"):
+        if callable(getattr(model, name, None)):
+            return getattr(model, name)(inputs)
+    return model(inputs)
 
 
 def _merge(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
@@ -606,9 +616,9 @@ class LCHPRefine(nn.Module):
     def _pseudo_boxes(self, inputs: Tensor) -> Tensor:
         """Loc(I_r): relative boxes (N, 4). The regressor predicts in train mode, or batch norm never saw a whole image."""
         if self.teacher is None:
-            return self.regressor(inputs)
+            return self.regressor(inputs).float()
         with _eval_mode(self.teacher):
-            return self.teacher(inputs)
+            return self.teacher(inputs).float()
 
 
 def _require_two(classifier: Backbone, regressor: BoxRegressor) -> None:

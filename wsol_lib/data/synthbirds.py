@@ -277,15 +277,15 @@ class SynthBirds(LocalizationDataset):
             seed=_integer("seed", seed, 0, 2**32 - 1),
             n_images=n_images,
             image_size=_integer("image_size", image_size, 32, 512),
-            habitat_correlation=_number("habitat_correlation", habitat_correlation, 0, 1),
+            habitat_correlation=checked_number("habitat_correlation", habitat_correlation, 0, 1),
             n_families=n_families,
             species_per_family=species_per_family,
-            object_size=_range("object_size", object_size, 0.1, 1, _number),
-            position_spread=_number("position_spread", position_spread, 0, 1),
-            part_difference=_number("part_difference", part_difference, 0, 1),
-            part_visibility=_visibility(part_visibility),
+            object_size=_range("object_size", object_size, 0.1, 1, checked_number),
+            position_spread=checked_number("position_spread", position_spread, 0, 1),
+            part_difference=checked_number("part_difference", part_difference, 0, 1),
+            part_visibility=visibility_by_family(part_visibility),
             instances=_range("instances", instances, 1, MAX_INSTANCES, _integer),
-            clutter=_number("clutter", clutter, 0, 1),
+            clutter=checked_number("clutter", clutter, 0, 1),
         )
         plans = BODY_PLANS[:n_families]
         super().__init__(
@@ -327,7 +327,7 @@ class SynthBirds(LocalizationDataset):
 # -- checking the dials ------------------------------------------------------------------------------------------------
 
 
-def _number(name: str, value, low: float, high: float) -> float:
+def checked_number(name: str, value, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
         raise ValueError(
             f"expected {name} to be a number from {low} to {high}, found {value!r}: choose one in that range"
@@ -354,7 +354,7 @@ def _range(name: str, value, low, high, check: Callable) -> tuple:
     return lo, hi
 
 
-def _visibility(value) -> dict[str, dict[str, float]]:
+def visibility_by_family(value) -> dict[str, dict[str, float]]:
     """Family name -> part -> probability, of the parts that are not always painted."""
     value = value if isinstance(value, Mapping) else dict.fromkeys(HIDEABLE_PARTS, value)
     _known("parts", value, HIDEABLE_PARTS)
@@ -363,7 +363,7 @@ def _visibility(value) -> dict[str, dict[str, float]]:
         families = families if isinstance(families, Mapping) else dict.fromkeys(visibility, families)
         _known("families", families, tuple(visibility))
         for family, probability in families.items():
-            visibility[family][part] = _number(f"part_visibility[{part!r}]", probability, 0, 1)
+            visibility[family][part] = checked_number(f"part_visibility[{part!r}]", probability, 0, 1)
     return visibility
 
 
