@@ -8,6 +8,7 @@ class activation map is a single einsum over the two (:mod:`wsol_lib.cam`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 
 import timm
@@ -103,8 +104,8 @@ def create_backbone(
     """Build a backbone by its field name: one of ``BACKBONES``.
 
     Args:
-        name: "efficientnet_lite0" (ImageNet weights come with a package, nothing is downloaded), "vgg16", "vgg_gap",
-            "inception_v3", "resnet50" or "densenet161" (ImageNet weights from torchvision, downloaded once)
+        name: "efficientnet_lite0" (ImageNet weights come with a package, nothing is downloaded), "vgg16", "vgg19_bn",
+            "vgg_gap", "inception_v3", "resnet50" or "densenet161" (ImageNet weights from torchvision, downloaded once)
         num_classes: K; with ``pretrained`` and 1000 classes the head is pretrained too, otherwise its last layer is new
         pretrained: ImageNet weights, or random ones
         output_stride: pixels of the image per cell of the feature map; None is the backbone's own (32, or 16 for vgg_gap).
@@ -150,9 +151,9 @@ def _efficientnet_lite0(num_classes: int, pretrained: bool, output_stride: int =
     return Backbone(trunk, head, model.num_features, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
-def _vgg16(num_classes: int, pretrained: bool) -> Backbone:
-    """VGG16 with its three fully connected layers: 7 x 7 features at 224 pixels, a head without a CAM."""
-    model = _torchvision_model("vgg16", pretrained)
+def _vgg(name: str, num_classes: int, pretrained: bool) -> Backbone:
+    """A VGG with its three fully connected layers: 7 x 7 features at 224 pixels, a head without a CAM."""
+    model = _torchvision_model(name, pretrained)
     if num_classes != IMAGENET_CLASSES:
         model.classifier[-1] = nn.Linear(model.classifier[-1].in_features, num_classes)
     return Backbone(model.features, nn.Sequential(model.avgpool, nn.Flatten(), *model.classifier), 512)
@@ -220,7 +221,8 @@ def _torchvision_model(name: str, pretrained: bool, **options) -> nn.Module:
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     "efficientnet_lite0": _efficientnet_lite0,
-    "vgg16": _vgg16,
+    "vgg16": partial(_vgg, "vgg16"),
+    "vgg19_bn": partial(_vgg, "vgg19_bn"),
     "vgg_gap": _vgg_gap,
     "inception_v3": _inception_v3,
     "resnet50": _resnet50,
