@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from wsol_lib import results
+from wsol_lib.results import printed
 
 FACTS = dict(chapter="02-cam", profile="tiny", dataset="tiny-imagenet", n=10_000, seed=0)
 
@@ -71,3 +73,53 @@ def test_the_commit_is_the_librarys_own_and_a_plus_says_that_its_sources_differ(
     installed = tmp_path / ".venv" / "wsol_lib" / "__init__.py"  # below a repository that is not the library's
     monkeypatch.setattr(results.wsol_lib, "__file__", str(installed))
     assert commit() is None
+
+
+@pytest.fixture
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    "paper, table, rows, columns",
+    [
+        ("psol", "table 1", 7, 2),
+        ("psol", "table 2", 14, 2),
+        ("psol", "table 3", 2, 2),
+        ("psol", "table 4", 4, 2),
+        ("evaluation", "table 2", 9, 13),
+    ],
+)
+def test_printed_tables_have_all_their_numbers(in_the_repository, paper, table, rows, columns):
+    numbers = printed(paper, table)
+    assert len(numbers) == rows and {len(row) for row in numbers.values()} == {columns}
+
+
+def test_the_means_of_the_evaluation_paper_are_those_of_its_columns(in_the_repository):
+    for name, row in printed("evaluation", "table 2").items():
+        means = []
+        for data in ("ImageNet", "CUB", "OpenImages"):
+            own = [row[f"{data} {network}"] for network in ("VGG", "Inception", "ResNet")]
+            means.append(row[f"{data} mean"])
+            assert abs(sum(own) / 3 - means[-1]) < 0.11, (name, data)
+        assert abs(sum(means) / 3 - row["total mean"]) < 0.11, name
+
+
+def test_a_separate_network_is_a_classifier_and_a_regressor(in_the_repository):
+    numbers = printed("psol", "table 2")
+    single, joint, separate = (
+        numbers[f"{name}"]["million parameters"]
+        for name in ("ResNet50-CAM", "PSOL-ResNet50-Joint", "PSOL-ResNet50-Sep")
+    )
+    assert joint - single == pytest.approx(1.05, abs=0.01)  # two layers more
+    assert 2 * single - 2.05 + 1.05 == pytest.approx(separate, abs=0.01)  # and without the last layer of one
+
+
+def test_a_table_that_is_not_there(in_the_repository, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="expected one of the tables psol table 1, .* found 'psol' 'table 9'"):
+        printed("psol", "table 9")
+    monkeypatch.chdir(tmp_path)
+    assert printed("psol", "table 2") == {}
+    Path("paper_tables.yaml").write_text("psol: {table 1: {columns: [a, b], rows: {x: [1]}}}")
+    with pytest.raises(ValueError, match="expected 2 numbers in row x of psol table 1"):
+        printed("psol", "table 1")

@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+import yaml
 
 import wsol_lib
 from wsol_lib.cache import atomic_path
@@ -60,6 +61,38 @@ def load(chapter: str, profile: str) -> dict[str, dict]:
         if path.exists():
             return json.loads(path.read_text())
     return {}
+
+
+def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:
+    """What a paper prints, from ``paper_tables.yaml`` here or in ``book``: row -> column -> number.
+
+    Args:
+        paper: "psol" or "evaluation"
+        table: "table 2", say
+
+    Returns:
+        the table; empty where the file is not at hand, as in a chapter that was opened alone
+
+    Raises:
+        ValueError: the file has no such table, or a row of it has not one number a column
+    """
+    path = next((p for p in (Path("paper_tables.yaml"), Path("book/paper_tables.yaml")) if p.exists()), None)
+    if path is None:
+        return {}
+    tables = yaml.safe_load(path.read_text())
+    if table not in tables.get(paper, {}):
+        known = ", ".join(f"{name} {number}" for name, own in tables.items() for number in own)
+        raise ValueError(
+            f"expected one of the tables {known} in {path}, found {paper!r} {table!r}: choose one of these"
+        )
+    columns = tables[paper][table]["columns"]
+    for row, numbers in tables[paper][table]["rows"].items():
+        if len(numbers) != len(columns):
+            raise ValueError(
+                f"expected {len(columns)} numbers in row {row} of {paper} {table} in {path}, found {len(numbers)}: "
+                "compare it with the paper"
+            )
+    return {row: dict(zip(columns, numbers)) for row, numbers in tables[paper][table]["rows"].items()}
 
 
 def _device() -> str:
