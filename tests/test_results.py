@@ -97,12 +97,22 @@ def test_printed_tables_have_all_their_numbers(in_the_repository, paper, table, 
 
 def test_the_means_of_the_evaluation_paper_are_those_of_its_columns(in_the_repository):
     for name, row in printed("evaluation", "table 2").items():
+        if name == "best WSOL":  # each of its columns, means too, is of the method that is best in this column
+            continue
         means = []
         for data in ("ImageNet", "CUB", "OpenImages"):
             own = [row[f"{data} {network}"] for network in ("VGG", "Inception", "ResNet")]
             means.append(row[f"{data} mean"])
             assert abs(sum(own) / 3 - means[-1]) < 0.11, (name, data)
-        assert abs(sum(means) / 3 - row["total mean"]) < 0.11, name
+        printed_wrongly = 0.37 if name == "centre" else 0  # 52.3, where its three means give 52.7
+        assert abs(sum(means) / 3 - row["total mean"]) < 0.11 + printed_wrongly, name
+
+
+def test_the_best_of_the_evaluation_paper_is_the_best_of_its_rows(in_the_repository):
+    numbers = printed("evaluation", "table 2")
+    for column, best in numbers["best WSOL"].items():
+        gains = [numbers[name][column] for name in ("HaS", "ACoL", "SPG", "ADL", "CutMix")]
+        assert numbers["CAM"][column] + max(0, *gains) == pytest.approx(best, abs=0.11), column
 
 
 def test_a_separate_network_is_a_classifier_and_a_regressor(in_the_repository):
@@ -116,7 +126,7 @@ def test_a_separate_network_is_a_classifier_and_a_regressor(in_the_repository):
 
 
 def test_a_table_that_is_not_there(in_the_repository, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="expected one of the tables psol table 1, .* found 'psol' 'table 9'"):
+    with pytest.raises(ValueError, match=r"expected one of the tables psol table 1, .* found 'psol' 'table 9'"):
         printed("psol", "table 9")
     monkeypatch.chdir(tmp_path)
     assert printed("psol", "table 2") == {}
