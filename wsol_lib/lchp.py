@@ -4,7 +4,7 @@ Sun and Zhu, "Learning Consistency from High-quality Pseudo-labels for Weakly Su
 section 3. LCHP-I teaches a PSOL student with the boxes of a mask-based generator (Algorithm 1), which is a slow copy
 (Eq. 7) of a classifier with bilinear attention pooling that is trained in the same steps (Eq. 1 to 3). LCHP-R goes on
 without boxes from outside: the student's own boxes, where the classifier is sure of what is in them, have to move along
-with the image (Eq. 4 to 6).
+with the image (Eq. 4 to 6)::
 
     net = LCHPInit(create_bap("inception_v3", 200), BoxRegressor(create_backbone("inception_v3")), **SETTINGS["cub"])
     train(net, dataset, epochs=40, **OPTIMIZATION, after_epoch=net.decay)  # LCHP-I

@@ -3,7 +3,7 @@
 Zhang, Cao and Wu, "Rethinking the Route Towards Weakly Supervised Object Localization" (CVPR 2020), Algorithm 1 and
 section 3.2: localization is taught apart from classification, by regression onto boxes that some localizer guessed, and
 its boxes go with the classes of any classifier. The regressor itself is :class:`wsol_lib.models.BoxRegressor`, the
-pseudo boxes come from :mod:`wsol_lib.pseudo_boxes`, and both are trained by :func:`wsol_lib.train.train`:
+pseudo boxes come from :mod:`wsol_lib.pseudo_boxes`, and both are trained by :func:`wsol_lib.train.train`::
 
     student = BoxRegressor(create_backbone("efficientnet_lite0"))
     train(student, pseudo_boxes.WithBoxes(dataset, boxes), epochs=6, targets=relative_boxes)

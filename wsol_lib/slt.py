@@ -2,7 +2,7 @@
 
 Guo et al., "Strengthen Learning Tolerance for Weakly Supervised Object Localization" (CVPR 2021), section 3. The localizer
 (Eq. 2, 8 to 13) may confuse similar classes, and has to say the same of an image and of its transformed twin. The
-regressor learns the localizer's boxes in the same steps (Eq. 3, 4), the classifier is any other network (Eq. 5):
+regressor learns the localizer's boxes in the same steps (Eq. 3, 4), the classifier is any other network (Eq. 5)::
 
     localizer = SLTLocalizer(create_localizer_backbone("vgg16", 200), **SETTINGS["cub"])
     net = SLTNet(localizer, BoxRegressor(create_backbone("vgg16")))
@@ -135,7 +135,7 @@ class SpatialTransform(NamedTuple):
         return self._flip(images)
 
     def restore(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
-        """Maps of the transformed images (N, C, h', w') -> where they belong in the images themselves, (N, C, *size)."""
+        """Maps of the transformed images (N, C, h', w') -> where they belong in the images themselves, (N, C, H, W)."""
         if maps.shape[-2:] != size:
             maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
         return self._flip(maps)

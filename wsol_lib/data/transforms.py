@@ -2,14 +2,16 @@
 
 Built of torchvision.transforms.v2; images stay uint8, ``Backbone.preprocess`` scales and normalises them.
 
-| paper | training | test |
-|---|---|---|
-| Evaluating WSOL Methods Right (its public code) | ``random_crop(256, 224)`` | ``square(224)`` |
-| PSOL sec. 4, SLT-Net sec. 4 | ``random_crop(256, 224)`` | ``center_crop(256, 224)`` |
-| the same with InceptionV3 | ``random_crop(320, 299)`` | ``center_crop(320, 299)`` |
-| PSOL and SLT-Net, classification of ImageNet | | ``ten_crop(256, 224)`` |
-| PSOL sec. 4, the images of DDT | ``square(448)`` | |
-| LCHP sec. 4 | ``random_crop(512, 448)`` | ``center_crop(512, 448)`` |
+======================================= ========================= =========================
+paper                                   training                  test
+======================================= ========================= =========================
+Evaluating WSOL Methods Right, its code ``random_crop(256, 224)`` ``square(224)``
+PSOL sec. 4, SLT-Net sec. 4             ``random_crop(256, 224)`` ``center_crop(256, 224)``
+the same with InceptionV3               ``random_crop(320, 299)`` ``center_crop(320, 299)``
+both, classification of ImageNet        \                         ``ten_crop(256, 224)``
+PSOL sec. 4, the images of DDT          ``square(448)``           \
+LCHP sec. 4                             ``random_crop(512, 448)`` ``center_crop(512, 448)``
+======================================= ========================= =========================
 
 Every resize is to a square and so changes the aspect ratio. PSOL names no training crop; its public code takes torchvision's
 random resized crop and has the one above, SLT-Net's, beside it. LCHP names no test crop: the centre is our reading.
