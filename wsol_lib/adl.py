@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wsol_lib.cam import CAM
 from wsol_lib.hyperparameters import check_hyperparameters
-from wsol_lib.models import Backbone, layers_of
+from wsol_lib.models import Backbone
 
 #: Behind which three modules of the trunk the layers are, by backbone. The first three rows are those of the evaluation
 #: paper's code, whose InceptionV3 has two convolutions of its own in place of what follows Mixed_6e. The others are chosen
@@ -71,7 +71,7 @@ class ADL(CAM):
         super().__init__(backbone)
         check_hyperparameters(self.search_space, drop_rate=drop_rate, threshold=threshold)
         self.drop_rate, self.threshold = drop_rate, threshold
-        self.layers = layers_of(backbone.trunk, LAYERS)
+        self.layers = _layers_of(backbone.trunk)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """As that of :class:`wsol_lib.cam.CAM`, with the layers in the trunk."""
@@ -86,3 +86,12 @@ class ADL(CAM):
         attention = self_attention(features)
         erase = torch.rand(()) < self.drop_rate
         return features * (drop_mask(attention, self.threshold) if erase else importance_map(attention))
+
+
+def _layers_of(trunk: nn.Module) -> tuple[str, ...]:
+    """The first of ``LAYERS`` whose modules the trunk all has; vgg_gap stands before inception_v3, whose names it has too."""
+    names = {name for name, _ in trunk.named_modules()}
+    for layers in LAYERS.values():
+        if names.issuperset(layers):
+            return layers
+    raise ValueError(f"expected a backbone out of {', '.join(LAYERS)}, found another: create it with create_backbone")

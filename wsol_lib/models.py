@@ -367,20 +367,3 @@ def count_flops(model: nn.Module, input_size: int) -> int:
     finally:
         model.train(was_training)
     return counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0) // 2
-
-
-def layers_of(trunk: nn.Module, table: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Which modules of a trunk a method uses: the first row of its table whose names the trunk all has.
-
-    Args:
-        trunk: of a backbone
-        table: backbone name -> names of modules; where a trunk has the names of two rows, its own comes first
-
-    Raises:
-        ValueError: none of the rows fits
-    """
-    names = {name for name, _ in trunk.named_modules()}
-    for layers in table.values():
-        if names.issuperset(layers):
-            return layers
-    raise ValueError(f"expected a backbone out of {', '.join(table)}, found another: create it with create_backbone")

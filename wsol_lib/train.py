@@ -30,11 +30,6 @@ def labels(samples: list[Sample]) -> Tensor:
     return torch.tensor([sample.label for sample in samples])
 
 
-def masks(samples: list[Sample]) -> Tensor:
-    """Full supervision: the masks of samples of one size, bool (N, H, W)."""
-    return torch.stack([sample.mask.as_subclass(Tensor) for sample in samples])
-
-
 def train(
     model: nn.Module,
     dataset: Dataset,
