@@ -8,6 +8,7 @@ profile sees them too.
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
@@ -33,7 +34,7 @@ def record(
         dataset, n, seed: on what, on how many images, with which seed
         facts: more to know, plain values: ``spread``, ``backbone``, ``tau``, ``seconds`` ...
     """
-    path = Path(os.environ.get("WSOL_RESULTS") or "_build/results") / f"{chapter}-{profile}.json"
+    path = _own_folder() / f"{chapter}-{profile}.json"
     records = json.loads(path.read_text()) if path.exists() else {}
     records[name] = {
         "value": float(value),
@@ -50,13 +51,14 @@ def record(
         temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
 
 
-def load(chapter: str, profile: str) -> dict[str, dict]:
+def load(chapter: str, profile: str, *, own: bool = False) -> dict[str, dict]:
     """The committed measurements of a chapter in a profile, by name; empty where none are at hand.
 
-    They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one up.
+    They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one up; the
+    ``own`` ones, of runs on this machine, where ``record`` puts them.
     """
     folders = [os.environ["WSOL_RECORDS"]] if "WSOL_RECORDS" in os.environ else ["results", "../results"]
-    for folder in folders:
+    for folder in [_own_folder()] if own else folders:
         path = Path(folder) / f"{chapter}-{profile}.json"
         if path.exists():
             return json.loads(path.read_text())
@@ -67,8 +69,8 @@ def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:
     """What a paper prints, from ``paper_tables.yaml`` here or in ``book``: row -> column -> number.
 
     Args:
-        paper: "psol" or "evaluation"
-        table: "table 2", say
+        paper: "psol", "evaluation", "slt" or "lchp"
+        table: "table 2", say, or "figure 8" for what the text prints of a figure
 
     Returns:
         the table; empty where the file is not at hand, as in a chapter that was opened alone
@@ -79,7 +81,7 @@ def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:
     path = next((p for p in (Path("paper_tables.yaml"), Path("book/paper_tables.yaml")) if p.exists()), None)
     if path is None:
         return {}
-    tables = yaml.safe_load(path.read_text())
+    tables = _parsed(path.read_text())
     if table not in tables.get(paper, {}):
         known = ", ".join(f"{name} {number}" for name, own in tables.items() for number in own)
         raise ValueError(
@@ -93,6 +95,15 @@ def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:
                 "compare it with the paper"
             )
     return {row: dict(zip(columns, numbers)) for row, numbers in tables[paper][table]["rows"].items()}
+
+
+@functools.lru_cache(maxsize=1)  # chapter 10 asks for hundreds of numbers
+def _parsed(text: str) -> dict:
+    return yaml.safe_load(text)
+
+
+def _own_folder() -> Path:
+    return Path(os.environ.get("WSOL_RESULTS") or "_build/results")
 
 
 def _device() -> str:
