@@ -316,6 +316,12 @@ def test_the_surgery_of_the_localizer(monkeypatch, name, features, last):
     assert SLTLocalizer(backbone).backbone.head.weight.shape == (CLASSES, features[1])
 
 
+def test_the_surgery_can_be_looked_at_without_weights():
+    with torch.device("meta"):
+        backbone = slt.create_localizer_backbone("vgg16", CLASSES, pretrained=False)
+        assert backbone.features(torch.zeros(1, 3, 64, 64)).shape == (1, 512, 4, 4)
+
+
 # -- localizer and regressor in step -------------------------------------------------------------------------------------
 
 

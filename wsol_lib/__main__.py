@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "book": ("wsol_lib.runner", "execute the chapters and build the HTML"),
     "evaluate": ("wsol_lib.evaluate", "score a folder of score maps"),
+    "search": ("wsol_lib.protocol", "search a method's hyperparameters, look at the test split once"),
 }
 
 

@@ -1,8 +1,8 @@
 """The book: chapters go in, executed copies and one HTML site come out.
 
-Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and
-parameters are those of its last run is not run again. Then jupyter-book turns the executed chapters and the pages of
-``book/`` into ``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
+Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and parameters,
+and whose records if it shows some, are those of its last run is not run again. Then jupyter-book turns the executed
+chapters and the pages of ``book/`` into ``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
 """
 
 from __future__ import annotations
@@ -131,7 +131,16 @@ def execute_chapters(root: Path, chapters: list[Path], parameters: dict, *, forc
 
 
 def _key(chapter: Path, parameters: dict) -> str:
-    parts = [chapter.read_bytes(), library_fingerprint().encode(), json.dumps(parameters, sort_keys=True).encode()]
+    text = chapter.read_bytes()
+    parts = [text, library_fingerprint().encode(), json.dumps(parameters, sort_keys=True).encode()]
+    folders = [chapter.parent]  # the printed tables and the claims
+    if b"results.load(" in text or b"claims.recorded(" in text:
+        folders.append(Path(os.environ["WSOL_RECORDS"]))
+    if b"claims.recorded(" in text:
+        folders.append(Path(os.environ["WSOL_RESULTS"]))
+    parts += [
+        path.read_bytes() for folder in folders for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.json")])
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

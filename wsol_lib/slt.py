@@ -81,9 +81,9 @@ def create_localizer_backbone(name: str, num_classes: int, pretrained: bool = Tr
     if name not in SURGERY:
         return whole
     removed, channels = SURGERY[name]
-    mean, std = (tuple(values.flatten().tolist()) for values in (whole.mean, whole.std))
-    head = GapLinear(channels, num_classes)
-    return Backbone(whole.trunk[:-removed], head, channels, mean=mean, std=std, input_size=whole.input_size)
+    cut = Backbone(whole.trunk[:-removed], GapLinear(channels, num_classes), channels, input_size=whole.input_size)
+    cut.mean, cut.std = whole.mean, whole.std
+    return cut
 
 
 def top_k_average_map(class_maps: Tensor, logits: Tensor, k: int) -> Tensor:

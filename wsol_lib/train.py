@@ -88,7 +88,7 @@ def train(
     steps = epochs * len(loader)
     scheduler = _scheduler(optimizer.optimizer, schedule, steps)
     history = []
-    with tqdm(total=steps, desc="training", unit="step", disable=not accelerator.is_main_process) as bar:
+    with tqdm(total=steps, desc="training", unit="step", leave=None, disable=not accelerator.is_main_process) as bar:
         for epoch in range(1, epochs + 1):
             step.train()
             totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))  # sum, images
