@@ -23,7 +23,6 @@ from wsol_lib.uncertainty import share_interval
 
 PAPERS = ("psol", "evaluation", "slt", "lchp")
 VERDICTS = ("reproduced", "contradicted", "not at this scale", "not run")
-PLANNED = ("07-slt", "08-lchp", "09-fair-evaluation")  # chapters that may be referred to before they are there
 
 _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
 _BOUNDS = {
@@ -105,7 +104,7 @@ def load(path: str | Path | None = None) -> list[Claim]:
         path = next((p for p in (Path("claims.yaml"), Path("book/claims.yaml")) if p.exists()), None)
         if path is None:  # a chapter that was opened alone
             return []
-    chapters = {chapter.stem for chapter in Path(path).parent.glob("[0-9][0-9]-*.ipynb")} | set(PLANNED)
+    chapters = {chapter.stem for chapter in Path(path).parent.glob("[0-9][0-9]-*.ipynb")}
     claims, seen = [], set()
     for entry in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
         claims.append(_checked(entry, chapters))
