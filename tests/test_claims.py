@@ -1,5 +1,6 @@
 """The claims ledger: what may stand in it, and by which rule it is decided."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def test_the_interval_inside_outside_and_across_the_bound(low, high, expected):
 )
 def test_the_words_for_bounds(confirmed, expected):
     assert verdict(claim(confirmed=confirmed), quick={"A minus B": record(0.02, -0.01, 0.05)}) == expected
+
+
+def test_a_smaller_run_may_confirm_a_number_and_does_not_contradict_it():
+    small = dataclasses.replace(claim(), smaller="a tenth of the images")
+    assert verdict(small, quick={"A minus B": record(0.03, 0.01, 0.05)}) == "reproduced"
+    assert verdict(small, quick={"A minus B": record(-0.03, -0.05, -0.01)}) == "not at this scale"
 
 
 def test_without_a_record_a_claim_is_not_run():

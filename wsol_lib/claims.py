@@ -53,6 +53,8 @@ class Claim:
         measured: records that bear on it, each ``{chapter, name}``, or ``{chapter, name, minus: {chapter, name}}`` where no
             chapter has recorded the difference itself; a claim says *all* of what it names
         wanting: one line, what it would take to measure it, for a claim that no chapter measures
+        smaller: one line, in what the measurement falls short of the setting whose number the paper prints: it may confirm
+            the number, but does not contradict it
         reason: one line, why our records contradict it, as far as a chapter has measured that
     """
 
@@ -65,6 +67,7 @@ class Claim:
     confirmed: str = ""
     measured: Sequence[Mapping] = ()
     wanting: str = ""
+    smaller: str = ""
     reason: str = ""
 
 
@@ -223,7 +226,7 @@ def decide(claim: Claim, records: Records) -> Decision:
 
     Records are weighed: photographs before painted birds, then the larger profile before the smaller. Those of the largest
     weight decide: one of them contradicted is a contradiction, all of them reproduced a reproduction, anything else is not
-    at this scale.
+    at this scale; nor is the contradiction of a number by a smaller run.
 
     Args:
         claim: a line of the ledger
@@ -243,6 +246,8 @@ def decide(claim: Claim, records: Records) -> Decision:
     evidence.sort(key=_weight, reverse=True)
     said = [found.verdict for found in evidence if _weight(found) == _weight(evidence[0])]
     verdict = next((v for v in ("contradicted", "not at this scale") if v in said), "reproduced")
+    if verdict == "contradicted" and claim.smaller:
+        verdict = "not at this scale"
     others = {found.verdict for found in evidence[len(said) :]} - {"not at this scale"}
     return Decision(claim, verdict, tuple(evidence), bool(others - {verdict}))
 
