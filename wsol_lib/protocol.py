@@ -54,7 +54,7 @@ from wsol_lib.train import labels, train
 EXAMPLES = """examples:
   python -m wsol_lib search --method adl --backbone resnet50 --dataset cub --trials 30 --storage adl-cub.journal
   python -m wsol_lib search --method cam --backbone efficientnet_lite0 --dataset synthbirds --storage cam.journal \\
-      --option image_size=128 train-weaksup.n_images=240 --input-size 128 --epochs 2 --test
+      --option image_size=128 train-weaksup.n_images=160 --input-size 128 --epochs 2 --test
   accelerate launch --multi_gpu -m wsol_lib search --method has --backbone resnet50 --dataset imagenet --proxy 0.1 \\
       --workers 8 --storage has-imagenet.journal
 A command started again, or on another machine with the same storage, goes on with what is not finished.
