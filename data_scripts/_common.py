@@ -9,12 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from _archives import fetch, new_folder, unpack
 from PIL import Image
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a clone, installed or not
-
-from wsol_lib.data.archives import fetch, new_folder, unpack
 
 SPLITS = {"train-weaksup": "train", "train-fullsup": "val", "test": "test"}  # -> their folder in the lists
 

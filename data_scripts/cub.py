@@ -17,9 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from _archives import fetch, new_folder, unpack, verify
 from _common import argument_parser, check_images, check_sizes, get_lists, read_list, run, start
-
-from wsol_lib.data.archives import fetch, new_folder, unpack, verify
 
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 CHECKSUM = "md5:97eceeb196236b17998738112f37df78"

@@ -23,9 +23,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from _archives import fetch, new_folder, unpack, unpack_tars, verify
 from _common import argument_parser, check_images, check_sizes, get_lists, read_list, run, start
-
-from wsol_lib.data.archives import fetch, new_folder, unpack, unpack_tars, verify
 
 TRAIN_CHECKSUM = "md5:1d675b47d978889d74fa0da5fadfb00e"
 VAL_CHECKSUM = "md5:29b22e2961454d5413ddabcf34fc5622"

@@ -18,9 +18,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from _archives import new_folder, unpack
 from _common import argument_parser, check_images, get_lists, run, start
-
-from wsol_lib.data.archives import new_folder, unpack
 
 MAX_BYTES = 50_000_000_000
 FOLDERS = ("OpenImages", "wsolevaluation/dataset/OpenImages")

@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from _archives import fetch, new_folder, unpack, verify
 from _common import argument_parser, run, start
-
-from wsol_lib.data.archives import fetch, new_folder, unpack, verify
 
 NAME = "tiny-imagenet-200"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

@@ -1,6 +1,11 @@
 """Shared by all tests: a cache of their own, so that nothing outside the test run is read or left behind."""
 
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))  # they import each other, as when they are run
 
 
 @pytest.fixture(autouse=True, scope="session")

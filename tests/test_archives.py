@@ -14,11 +14,10 @@ import time
 import zipfile
 from functools import partial
 
+import _archives as archives
 import pytest
 import requests
-
-from wsol_lib.data import archives
-from wsol_lib.data.archives import fetch, new_folder, unpack, unpack_tars, verify
+from _archives import fetch, new_folder, unpack, unpack_tars, verify
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsol_lib import claims, results
-from wsol_lib.claims import Claim, decide, interval, load, printed_numbers, recorded
+from wsol_lib.book import claims, results
+from wsol_lib.book.claims import Claim, decide, interval, load, printed_numbers, recorded
 
 ROOT = Path(__file__).parents[1]
 ENTRY = {"id": "a-claim", "paper": "psol", "place": "Table 1", "claim": "It helps.", "datasets": ["CUB"]}

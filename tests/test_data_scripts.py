@@ -15,19 +15,17 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
+import _archives as archives
 import pooch
 import pytest
 import requests
 import standins
-
-from wsol_lib.data import archives
 
 SCRIPTS = Path(__file__).parents[1] / "data_scripts"
 
 
 def load(name, monkeypatch):
     """A script as a module."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -238,7 +236,6 @@ def lists(tmp_path, served, monkeypatch):
             for file, lines in rows.items():
                 write(folder / "metadata" / name / split / file, "\n".join(lines).encode())
     write(folder / "README.md")
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     import _common
 
     served[_common.LISTS_URL] = tarred(folder, tmp_path / "source" / "lists.tar.gz", top="wsolevaluation-96f4b88")
@@ -405,7 +402,6 @@ def test_git_names_of_files_and_folders(lists, tmp_path):
 @standins.needs("wsolevaluation")
 @pytest.mark.parametrize("name", ["CUB", "OpenImages"])
 def test_the_real_lists_are_the_published_ones(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
     import _common
 
     _common.get_lists(Path(os.environ["WSOL_DATA"]), name, check_only=True)

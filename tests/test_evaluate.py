@@ -8,7 +8,8 @@ import torch
 
 from wsol_lib import evaluate
 from wsol_lib.__main__ import main
-from wsol_lib.evaluate import load_score_map, scaled_boxes, scaled_masks
+from wsol_lib.data import scaled_boxes, scaled_masks
+from wsol_lib.evaluate import load_score_map
 from wsol_lib.metrics import BoxAcc, MaxBoxAcc, MaxBoxAccV2, PxAP
 
 SIZES = {"test/a.jpg": (8, 4), "test/b.jpg": (16, 8), "test/c.jpg": (8, 8)}

@@ -10,8 +10,7 @@ import standins
 import torch
 from PIL import Image
 
-from wsol_lib.data import load_dataset
-from wsol_lib.evaluate import scaled_masks
+from wsol_lib.data import load_dataset, scaled_masks
 from wsol_lib.metrics import PxAP
 
 ID, OTHER = "val/01226z/a,b.jpg", "val/0by6g/c.jpg"

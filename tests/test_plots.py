@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from wsol_lib import plots
+from wsol_lib.book import plots
 from wsol_lib.boxes import box_iou
 
 matplotlib.use("Agg")

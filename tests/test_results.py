@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsol_lib import results
-from wsol_lib.results import printed
+from wsol_lib.book import results
+from wsol_lib.book.results import printed
 
 FACTS = dict(chapter="02-cam", profile="tiny", dataset="tiny-imagenet", n=10_000, seed=0)
 

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from wsol_lib import runner
 from wsol_lib.__main__ import main
+from wsol_lib.book import runner
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = 'profile = "quick"\nseed = 0\ndata_root = ""'

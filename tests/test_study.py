@@ -10,8 +10,8 @@ import time
 import pytest
 from optuna.distributions import FloatDistribution
 
-from wsol_lib import study as module
-from wsol_lib.study import Study, read_study
+from wsol_lib.search import study as module
+from wsol_lib.search.study import Study, read_study
 
 SETTINGS = {"method": "cam", "epochs": 2}
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
@@ -19,7 +19,7 @@ TRIALS = 12
 WORKER = f"""
 import sys, time
 from optuna.distributions import FloatDistribution
-from wsol_lib.study import Study
+from wsol_lib.search.study import Study
 with Study(sys.argv[1], {SETTINGS}, {{"x": FloatDistribution(0.0, 1.0)}}) as study:
     while (number := study.claim({TRIALS})) is not None:
         print(number, flush=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from wsol_lib.data.birds_drawing import INSTANCE_STRIDE
-from wsol_lib.data.birds_plans import BODY_PLANS, PART_NAMES
+from wsol_lib.data.birds.drawing import INSTANCE_STRIDE
+from wsol_lib.data.birds.plans import BODY_PLANS, PART_NAMES
 from wsol_lib.data.synthbirds import SPLITS, SynthBirds, draw_habitats, hidden_parts, paint_picture, visible_boxes
 
 DIALS = {

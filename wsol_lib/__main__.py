@@ -8,9 +8,9 @@ from importlib import import_module
 
 # command -> module with add_arguments(parser) and run(args) -> exit status, and what the command does
 COMMANDS = {
-    "book": ("wsol_lib.runner", "execute the chapters and build the HTML"),
+    "book": ("wsol_lib.book.runner", "execute the chapters and build the HTML"),
     "evaluate": ("wsol_lib.evaluate", "score a folder of score maps"),
-    "search": ("wsol_lib.protocol", "search a method's hyperparameters, look at the test split once"),
+    "search": ("wsol_lib.search.command", "search a method's hyperparameters, look at the test split once"),
 }
 
 

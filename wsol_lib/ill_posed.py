@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsol_lib.data.birds_habitats import HABITATS
-from wsol_lib.data.birds_plans import BODY_PLANS, PART_NAMES
+from wsol_lib.data.birds.habitats import HABITATS
+from wsol_lib.data.birds.plans import BODY_PLANS, PART_NAMES
 from wsol_lib.data.synthbirds import CARRIED_BY, SynthBirds, checked_number, visibility_by_family
 
 SHARED_PARTS = ("legs",)  # they look the same in all families: one cue, whoever stands on them

@@ -11,9 +11,27 @@ import os
 from importlib import import_module
 from pathlib import Path
 
-from wsol_lib.data.sample import LocalizationDataset, Sample, Subset, limited_per_class, make_sample
+from wsol_lib.data.sample import (
+    LocalizationDataset,
+    Sample,
+    Subset,
+    limited_per_class,
+    make_sample,
+    scaled_boxes,
+    scaled_masks,
+)
 
-__all__ = ["SPLITS", "LocalizationDataset", "Sample", "Subset", "limited_per_class", "load_dataset", "make_sample"]
+__all__ = [
+    "SPLITS",
+    "LocalizationDataset",
+    "Sample",
+    "Subset",
+    "limited_per_class",
+    "load_dataset",
+    "make_sample",
+    "scaled_boxes",
+    "scaled_masks",
+]
 
 SPLITS = ("train-weaksup", "train-fullsup", "test")
 

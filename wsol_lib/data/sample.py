@@ -197,3 +197,30 @@ def limited_per_class(dataset: LocalizationDataset, limit: int, seed: int = 0) -
     starts = dataset.images_per_class.cumsum(0) - dataset.images_per_class
     rank = torch.arange(len(dataset)) - starts[dataset.labels[by_class]]
     return Subset(dataset, by_class[rank < limit].sort().values.tolist())
+
+
+def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -> Tensor:
+    """True boxes of image i in pixels of a map of ``shape`` (height, width), float64: first x, then /, as publicly."""
+    height, width = shape
+    boxes, size = dataset.boxes[i].double(), dataset.image_sizes[i]
+    if len(boxes) and not size.all():
+        raise ValueError(
+            f"expected the size of every image of {dataset.name} {dataset.split} to scale its boxes, found none for "
+            f"{dataset.image_ids[i]}: put the images or the public lists below the data root"
+        )
+    if len(boxes) == 0:
+        raise ValueError(
+            f"expected boxes for every image of {dataset.name} {dataset.split}, found none for {dataset.image_ids[i]}: "
+            "choose another split, or --metric PxAP where there are masks"
+        )
+    return boxes * torch.tensor([width, height] * 2) / size.repeat(2)
+
+
+def scaled_masks(
+    dataset: LocalizationDataset, indices: Sequence[int], shape: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
+    """True masks and what is not counted of some images, bool (n, *shape): nearest pixel, as the public code takes it."""
+    masks, ignores = zip(*(dataset.masks(i, shape) for i in indices), strict=True)
+    if masks[0] is None:
+        raise ValueError(f"expected masks in {dataset.name} for PxAP, found none for {dataset.image_ids[indices[0]]}")
+    return torch.stack(masks), None if ignores[0] is None else torch.stack(ignores)

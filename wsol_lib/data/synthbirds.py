@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from wsol_lib.cache import cached
-from wsol_lib.data.birds_drawing import (
+from wsol_lib.data.birds.drawing import (
     INSTANCE_STRIDE,
     MAX_INSTANCES,
     SUPERSAMPLING,
@@ -27,8 +27,8 @@ from wsol_lib.data.birds_drawing import (
     pose_points,
     shade,
 )
-from wsol_lib.data.birds_habitats import HABITATS, MOODS, Mood, Scene
-from wsol_lib.data.birds_plans import BODY_PLANS, PART_NAMES, BodyPlan
+from wsol_lib.data.birds.habitats import HABITATS, MOODS, Mood, Scene
+from wsol_lib.data.birds.plans import BODY_PLANS, PART_NAMES, BodyPlan
 from wsol_lib.data.sample import LocalizationDataset
 
 SPLITS = {"train-weaksup": 1200, "train-fullsup": None, "test": 600}  # default sizes; None: FULLSUP_PER_CLASS a class

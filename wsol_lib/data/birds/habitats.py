@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from wsol_lib.data.birds_drawing import mix, rgb
+from wsol_lib.data.birds.drawing import mix, rgb
 
 # -- palettes ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from wsol_lib.data.birds_plans import COMMON_COLOURS, PART_NAMES, BodyPlan
+from wsol_lib.data.birds.plans import COMMON_COLOURS, PART_NAMES, BodyPlan
 
 SUPERSAMPLING = 3  # canvas pixels per image pixel and side: what makes edges smooth
 INSTANCE_STRIDE = 16  # alpha of a painted pixel = 1 + part + INSTANCE_STRIDE * instance; 0 is background

@@ -173,7 +173,7 @@ def show_source(function: Callable) -> Markdown:
 
 
 def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
-    """A table of recorded measurements (``wsol_lib.results.load``) and their origin, or a sentence that there are none."""
+    """A table of recorded measurements (``wsol_lib.book.results.load``) and their origin, or a sentence that there are none."""
     chosen = {name.removeprefix(prefix): entry for name, entry in records.items() if name.startswith(prefix)}
     if not chosen:
         return Markdown("*No recorded measurements are at hand here; the repository keeps them in `results/`.*")

@@ -1,4 +1,4 @@
-"""The protocol: what is drawn, what each split is for, which trainings count, and a search that can be left and taken up."""
+"""The search: what is drawn, what each split is for, which trainings count, and a search that can be left and taken up."""
 
 import math
 from dataclasses import replace
@@ -10,13 +10,13 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from torch import nn
 from torchvision.io import write_png
 
-from wsol_lib import protocol
+from wsol_lib import search
 from wsol_lib.__main__ import main
 from wsol_lib.cam import CAM
 from wsol_lib.data import load_dataset
 from wsol_lib.metrics import MaxBoxAcc, MaxBoxAccV2, PxAP
-from wsol_lib.models import Backbone
-from wsol_lib.protocol import METHODS, Settings
+from wsol_lib.models import Backbone, create_backbone
+from wsol_lib.search import METHODS, Settings, random_search, trial
 
 OPTIONS = {"image_size": 32, "n_images": 8, "species_per_family": 1, "train-weaksup.n_images": 16}
 CAM_ON_BIRDS = Settings(
@@ -43,7 +43,7 @@ def instant(monkeypatch):
         rate = values["learning_rate"]
         return {"score": 1 - rate, "epoch": 1, "loss": 100 * rate, "seconds": 0.0}, None
 
-    monkeypatch.setattr(protocol, "run_trial", run_trial)
+    monkeypatch.setattr(random_search, "run_trial", run_trial)
     return ran
 
 
@@ -56,7 +56,7 @@ def opened(monkeypatch):
         splits.append(split)
         return load_dataset(name, split, *args, **options)
 
-    monkeypatch.setattr(protocol, "load_dataset", load)
+    monkeypatch.setattr(trial, "load_dataset", load)
     return splits
 
 
@@ -64,61 +64,61 @@ def opened(monkeypatch):
 
 
 def test_the_learning_rate_is_log_uniform_and_hyperparameters_have_their_feasible_ranges():
-    assert protocol.search_space(settings()) == {"learning_rate": FloatDistribution(1e-5, 1.0, log=True)}
-    adl = protocol.search_space(settings(method="adl"))
+    assert search.search_space(settings()) == {"learning_rate": FloatDistribution(1e-5, 1.0, log=True)}
+    adl = search.search_space(settings(method="adl"))
     assert adl["drop_rate"] == adl["threshold"] == FloatDistribution(0.0, 1.0)
-    assert protocol.search_space(settings(method="slt"))["beta"] == FloatDistribution(0.1, 1000.0, log=True)
+    assert search.search_space(settings(method="slt"))["beta"] == FloatDistribution(0.1, 1000.0, log=True)
 
 
 def test_a_hidden_patch_is_a_whole_number_of_pixels_and_not_larger_than_the_input():
-    assert protocol.search_space(settings(method="has"))["grid_size"] == IntDistribution(1, 32)
-    assert protocol.search_space(settings(method="has", input_size=448))["grid_size"] == IntDistribution(1, 224)
+    assert search.search_space(settings(method="has"))["grid_size"] == IntDistribution(1, 32)
+    assert search.search_space(settings(method="has", input_size=448))["grid_size"] == IntDistribution(1, 224)
 
 
 def test_points_go_by_the_seed_and_the_first_of_more_are_the_same():
-    ten, three, other = (protocol.draw_points(settings(seed=seed), n) for seed, n in ((0, 10), (0, 3), (1, 3)))
+    ten, three, other = (search.draw_points(settings(seed=seed), n) for seed, n in ((0, 10), (0, 3), (1, 3)))
     assert ten[:3] == three != other
     assert len({point["learning_rate"] for point in ten}) == 10
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_takes_what_is_drawn_for_it(method):
-    for point in protocol.draw_points(settings(method=method), 3):
-        values = protocol.hyperparameters(settings(method=method), point)
-        assert isinstance(protocol.create_model(settings(method=method), values, 4), METHODS[method])
+    for point in search.draw_points(settings(method=method), 3):
+        values = search.hyperparameters(settings(method=method), point)
+        assert isinstance(search.create_model(settings(method=method), values, 4), METHODS[method])
 
 
 def test_the_size_prior_of_cutmix_is_one_over_u_minus_one_half():
     for drawn, prior in ((0.0, 0.0), (1.0, 0.5), (1.5, 1.5), (math.nextafter(2, 0), 2.0**52 - 0.5)):
-        values = protocol.hyperparameters(settings(method="cutmix"), {"size_prior": drawn, "mix_rate": 0.25})
+        values = search.hyperparameters(settings(method="cutmix"), {"size_prior": drawn, "mix_rate": 0.25})
         assert values == {"size_prior": prior, "mix_rate": 0.25}
 
 
 def test_of_a_pair_of_thresholds_the_smaller_is_the_low_one():
     point = {"learning_rate": 0.1, "low_b1": 0.9, "low_c": 0.2, "high_b1": 0.3, "high_c": 0.4}
-    values = protocol.hyperparameters(settings(method="spg"), point)
+    values = search.hyperparameters(settings(method="spg"), point)
     assert values == {"learning_rate": 0.1, "low_b1": 0.3, "high_b1": 0.9, "low_c": 0.2, "high_c": 0.4}
 
 
 def test_what_is_fixed_is_not_drawn():
     acol = settings(method="acol", fixed={"learning_rate": 0.5, "channels": 8})
-    assert set(protocol.search_space(acol)) == {"threshold"}
-    values = protocol.hyperparameters(acol, {"threshold": 0.5})
+    assert set(search.search_space(acol)) == {"threshold"}
+    values = search.hyperparameters(acol, {"threshold": 0.5})
     assert values == {"learning_rate": 0.5, "channels": 8, "threshold": 0.5}
-    assert protocol.create_model(acol, values, 4).branch_b[0].out_channels == 8
+    assert search.create_model(acol, values, 4).branch_b[0].out_channels == 8
 
 
 # -- what is trained on, what is scored on -----------------------------------------------------------------------------
 
 
 def test_trained_on_weaksup_and_scored_on_fullsup(opened):
-    training, scored = protocol.load_sets(settings())
+    training, scored = search.load_sets(settings())
     assert (training.split, len(training), scored.split, len(scored)) == ("train-weaksup", 16, "train-fullsup", 8)
     assert set(opened) == {"train-weaksup", "train-fullsup"}
 
 
 def test_trained_on_crops_and_scored_on_whole_images():
-    training, scored = protocol.load_sets(settings(input_size=28))
+    training, scored = search.load_sets(settings(input_size=28))
     assert training[0].image.shape == scored[0].image.shape == (3, 28, 28)
     assert not torch.equal(training[0].image, training[0].image)
     assert torch.equal(scored[0].image, scored[0].image)
@@ -126,32 +126,32 @@ def test_trained_on_crops_and_scored_on_whole_images():
 
 def test_a_proxy_has_its_share_of_every_class_and_the_last_training_everything():
     half = settings(proxy=0.5)
-    assert protocol.load_sets(half)[0].images_per_class.tolist() == [2, 2, 2, 2]
-    assert protocol.load_sets(settings(proxy=0.01))[0].images_per_class.tolist() == [1, 1, 1, 1]
-    assert protocol.load_sets(half)[0].image_ids == protocol.load_sets(half)[0].image_ids
-    assert protocol.load_sets(half)[0].image_ids != protocol.load_sets(replace(half, seed=1))[0].image_ids
-    assert len(protocol.load_sets(half, final=True)[0]) == 16
+    assert search.load_sets(half)[0].images_per_class.tolist() == [2, 2, 2, 2]
+    assert search.load_sets(settings(proxy=0.01))[0].images_per_class.tolist() == [1, 1, 1, 1]
+    assert search.load_sets(half)[0].image_ids == search.load_sets(half)[0].image_ids
+    assert search.load_sets(half)[0].image_ids != search.load_sets(replace(half, seed=1))[0].image_ids
+    assert len(search.load_sets(half, final=True)[0]) == 16
 
 
 def test_a_share_is_rounded_down_and_not_by_the_computer():
     birds = load_dataset("synthbirds", "test", image_size=32, n_images=100, n_families=1, species_per_family=1)
-    assert len(protocol.share_per_class(birds, 0.29)) == 29  # 0.29 * 100 is 28.999999999999996
+    assert len(search.share_per_class(birds, 0.29)) == 29  # 0.29 * 100 is 28.999999999999996
 
 
 def test_the_few_shot_baseline_learns_four_fifths_of_fullsup_and_is_chosen_on_the_rest(opened):
     few = settings(method="few-shot", options={**OPTIONS, "train-fullsup.n_images": 20})
-    training, scored = protocol.load_sets(few)
+    training, scored = search.load_sets(few)
     assert training.images_per_class.tolist() == [4, 4, 4, 4]
     assert scored.images_per_class.tolist() == [1, 1, 1, 1]
     assert not set(training.image_ids) & set(scored.image_ids)
     assert training[0].image.shape == (3, 32, 32) and not torch.equal(training[0].image, training[0].image)
-    assert [len(own) for own in protocol.load_sets(few, final=True)] == [20, 20]
+    assert [len(own) for own in search.load_sets(few, final=True)] == [20, 20]
     assert set(opened) == {"train-fullsup"}
 
 
 def test_one_image_a_class_leaves_the_few_shot_baseline_nothing_to_choose_on():
     with pytest.raises(ValueError, match="expected two images or more"):
-        protocol.load_sets(settings(method="few-shot", options={**OPTIONS, "train-fullsup.limit_per_class": 1}))
+        search.load_sets(settings(method="few-shot", options={**OPTIONS, "train-fullsup.limit_per_class": 1}))
 
 
 # -- one trial ---------------------------------------------------------------------------------------------------------
@@ -173,17 +173,17 @@ def bright_birds():
 
 
 def test_the_score_is_that_of_the_metric_and_of_masks_where_there_are_no_boxes(bright_birds):
-    oracle = Oracle(protocol.create_backbone("efficientnet_lite0", 4, pretrained=False))
+    oracle = Oracle(create_backbone("efficientnet_lite0", 4, pretrained=False))
     maps = torch.stack([sample.mask for sample in bright_birds]).float()
     for name, metric in (("MaxBoxAcc", MaxBoxAcc()), ("MaxBoxAccV2", MaxBoxAccV2())):
         metric.update(maps, bright_birds.boxes)
-        assert protocol.score(oracle, bright_birds, name) == metric.compute() > 0.9
+        assert search.score(oracle, bright_birds, name) == metric.compute() > 0.9
     bright_birds.boxes = [torch.zeros(0, 4)] * 8
-    assert protocol.score(oracle, bright_birds) == pytest.approx(1.0)
+    assert search.score(oracle, bright_birds) == pytest.approx(1.0)
     bright_birds._content = 1 - bright_birds._content.clamp(max=1)  # what is bright is not the bird
     pixels = PxAP()
     pixels.update(maps, maps == 0)
-    assert protocol.score(oracle, bright_birds) == pytest.approx(float(pixels.compute()))
+    assert search.score(oracle, bright_birds) == pytest.approx(float(pixels.compute()))
 
 
 @pytest.mark.parametrize("checkpoint, score, epoch", [("last", 0.4, 3), ("best", 0.6, 2)])
@@ -199,16 +199,16 @@ def test_the_last_checkpoint_counts_or_the_best(checkpoint, score, epoch, monkey
     def found(model, dataset, metric):
         return scores[int(model.backbone.head.bias[0])]
 
-    monkeypatch.setattr(protocol, "train", train)
-    monkeypatch.setattr(protocol, "score", found)
+    monkeypatch.setattr(trial, "train", train)
+    monkeypatch.setattr(trial, "score", found)
     chosen = settings(epochs=3, checkpoint=checkpoint)
-    outcome, model = protocol.run_trial(chosen, {"learning_rate": 0.1}, *protocol.load_sets(chosen))
+    outcome, model = search.run_trial(chosen, {"learning_rate": 0.1}, *search.load_sets(chosen))
     assert (outcome["score"], outcome["epoch"], outcome["loss"]) == (score, epoch, 1.5)
     assert model.backbone.head.bias[0] == epoch
 
 
 def test_a_training_that_explodes_is_a_trial_that_did_not_converge(storage):
-    frame = protocol.search(settings(fixed={"learning_rate": 1e20}), storage, trials=1)
+    frame = search.search(settings(fixed={"learning_rate": 1e20}), storage, trials=1)
     assert frame["score"].tolist() == [0.0]
     assert frame["loss"].isna().all() and not frame["converged"].any()
 
@@ -217,11 +217,11 @@ def test_another_error_of_the_training_is_none(storage, monkeypatch):
     def damaged(*args, **options):
         raise ValueError("expected an image, found a damaged file")
 
-    monkeypatch.setattr(protocol, "train", damaged)
+    monkeypatch.setattr(trial, "train", damaged)
     with pytest.raises(ValueError, match="damaged file"):
-        protocol.search(settings(), storage, trials=1)
+        search.search(settings(), storage, trials=1)
     with pytest.raises(ValueError, match=r"expected a finished trial in .* run the search first"):
-        protocol.look_at_test(settings(), storage)
+        search.look_at_test(settings(), storage)
 
 
 # -- the search --------------------------------------------------------------------------------------------------------
@@ -229,38 +229,36 @@ def test_another_error_of_the_training_is_none(storage, monkeypatch):
 
 def test_a_search_that_is_taken_up_again_is_that_of_one_run(storage, tmp_path):
     torch.manual_seed(1)
-    protocol.search(settings(), storage, trials=1)
-    taken_up = protocol.search(settings(), storage, trials=3)
-    at_once = protocol.search(settings(), tmp_path / "other.journal", trials=3)
+    search.search(settings(), storage, trials=1)
+    taken_up = search.search(settings(), storage, trials=3)
+    at_once = search.search(settings(), tmp_path / "other.journal", trials=3)
     pd.testing.assert_frame_equal(taken_up.drop(columns="seconds"), at_once.drop(columns="seconds"))
     assert list(at_once) == ["number", "learning_rate", "loss", "converged", "score", "epoch", "seconds"]
     assert at_once["number"].tolist() == [0, 1, 2] and at_once["score"].between(0, 1).all()
-    assert at_once["learning_rate"].tolist() == [
-        point["learning_rate"] for point in protocol.draw_points(settings(), 3)
-    ]
+    assert at_once["learning_rate"].tolist() == [point["learning_rate"] for point in search.draw_points(settings(), 3)]
 
 
 def test_what_is_finished_is_not_run_again(storage, instant):
-    first = protocol.search(settings(), storage, trials=4)
+    first = search.search(settings(), storage, trials=4)
     assert len(instant) == 4
-    pd.testing.assert_frame_equal(protocol.search(settings(), storage, trials=4), first)
-    pd.testing.assert_frame_equal(protocol.results(storage), first)
+    pd.testing.assert_frame_equal(search.search(settings(), storage, trials=4), first)
+    pd.testing.assert_frame_equal(search.results(storage), first)
     assert len(instant) == 4
 
 
 def test_above_a_loss_of_two_a_training_did_not_converge(storage, instant):
-    with protocol.Study(storage, {}, {}) as study:
+    with search.Study(storage, {}, {}) as study:
         for number, loss in enumerate((1.99, 2.0, 2.01, None)):
             study.add(number, {}, 0.5, values={}, loss=loss, epoch=1, seconds=0.0)
-    assert protocol.results(storage)["converged"].tolist() == [True, True, False, False]
+    assert search.results(storage)["converged"].tolist() == [True, True, False, False]
 
 
 def test_a_trial_of_another_process_is_waited_for(storage, instant, monkeypatch):
     claims = iter([None, 0, None])
-    monkeypatch.setattr(protocol.Study, "claim", lambda self, trials: next(claims))
+    monkeypatch.setattr(search.Study, "claim", lambda self, trials: next(claims))
     slept = []
-    monkeypatch.setattr(protocol.time, "sleep", slept.append)
-    assert len(protocol.search(settings(), storage, trials=1)) == 1
+    monkeypatch.setattr(random_search.time, "sleep", slept.append)
+    assert len(search.search(settings(), storage, trials=1)) == 1
     assert slept == [1]
 
 
@@ -268,40 +266,42 @@ def test_of_several_processes_only_the_first_touches_the_storage(storage, instan
     class SecondProcess:
         is_main_process = False
 
-    protocol.search(settings(), storage, trials=1)
+    search.search(settings(), storage, trials=1)
     told = iter([[(1, False)], [(None, True)]])
-    monkeypatch.setattr(protocol, "Accelerator", SecondProcess)
-    monkeypatch.setattr(protocol, "broadcast_object_list", lambda message: next(told))
-    monkeypatch.setattr(protocol, "Study", None)
-    assert len(protocol.search(settings(), storage, trials=2)) == 1
-    assert instant[1] == protocol.hyperparameters(settings(), protocol.draw_points(settings(), 2)[1])
+    monkeypatch.setattr(random_search, "Accelerator", SecondProcess)
+    monkeypatch.setattr(random_search, "broadcast_object_list", lambda message: next(told))
+    monkeypatch.setattr(random_search, "Study", None)
+    assert len(search.search(settings(), storage, trials=2)) == 1
+    assert instant[1] == search.hyperparameters(settings(), search.draw_points(settings(), 2)[1])
 
 
 def test_the_test_split_is_looked_at_once(storage, instant, opened, monkeypatch):
-    monkeypatch.setattr(protocol, "score", lambda model, dataset, metric: 0.25)
-    frame = protocol.search(settings(proxy=0.5), storage, trials=3)
+    monkeypatch.setattr(random_search, "score", lambda model, dataset, metric: 0.25)
+    frame = search.search(settings(proxy=0.5), storage, trials=3)
     assert "test" not in opened
 
-    looks = protocol.look_at_test(settings(proxy=0.5), storage)
+    looks = search.look_at_test(settings(proxy=0.5), storage)
     best = frame.loc[frame["learning_rate"].idxmin()]
     assert instant[-1] == {"learning_rate": best["learning_rate"]}
     assert looks[0].items() >= {"score": 0.25, "images": 8, "number": int(best["number"]), "trials": 3}.items()
     assert opened.count("test") == 1
 
-    assert protocol.look_at_test(settings(proxy=0.5), storage) == looks
+    assert search.look_at_test(settings(proxy=0.5), storage) == looks
     assert opened.count("test") == 1 and len(instant) == 4
 
-    assert len(protocol.look_at_test(settings(proxy=0.5), storage, again=True)) == 2
-    assert len(protocol.look_at_test(settings(proxy=0.5), storage)) == 2
+    assert len(search.look_at_test(settings(proxy=0.5), storage, again=True)) == 2
+    assert len(search.look_at_test(settings(proxy=0.5), storage)) == 2
     assert opened.count("test") == 2
 
 
 def test_the_look_is_at_a_model_of_all_training_images(storage, instant, monkeypatch):
-    protocol.search(settings(proxy=0.5), storage, trials=1)
+    search.search(settings(proxy=0.5), storage, trials=1)
     seen = []
-    monkeypatch.setattr(protocol, "run_trial", lambda _, values, training, *rest: seen.append(training) or ({}, None))
-    monkeypatch.setattr(protocol, "score", lambda model, dataset, metric: seen.append(dataset) or 0.5)
-    protocol.look_at_test(settings(proxy=0.5), storage)
+    monkeypatch.setattr(
+        random_search, "run_trial", lambda _, values, training, *rest: seen.append(training) or ({}, None)
+    )
+    monkeypatch.setattr(random_search, "score", lambda model, dataset, metric: seen.append(dataset) or 0.5)
+    search.look_at_test(settings(proxy=0.5), storage)
     assert [(data.split, len(data)) for data in seen] == [("train-weaksup", 16), ("test", 8)]
 
 
@@ -338,17 +338,17 @@ def test_settings_that_cannot_be(changes, message):
 )
 def test_a_search_that_cannot_be_leaves_no_study(changes, message, storage):
     with pytest.raises(ValueError, match=message):
-        protocol.search(settings(**changes), storage, trials=1)
+        search.search(settings(**changes), storage, trials=1)
     assert not storage.exists()
     with pytest.raises(ValueError, match="expected at least one trial, found 0"):
-        protocol.search(settings(), storage, trials=0)
+        search.search(settings(), storage, trials=0)
 
 
 def test_a_method_that_the_backbone_cannot_do(storage, monkeypatch):
     flat = Backbone(nn.Conv2d(3, 4, 1), nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), 4)
-    monkeypatch.setattr(protocol, "create_backbone", lambda *args: flat)
+    monkeypatch.setattr(trial, "create_backbone", lambda *args: flat)
     with pytest.raises(ValueError, match="CAM is not defined for it"):
-        protocol.search(settings(backbone="vgg16"), storage, trials=1)
+        search.search(settings(backbone="vgg16"), storage, trials=1)
     assert not storage.exists()
 
 
@@ -357,7 +357,7 @@ def test_a_folder_without_boxes_has_nothing_to_choose_on(storage, tmp_path):
     (tmp_path / "birds" / "duck").mkdir(parents=True)
     write_png(image, str(tmp_path / "birds" / "duck" / "1.png"))
     with pytest.raises(FileNotFoundError, match="expected images with boxes for train-fullsup"):
-        protocol.search(settings(dataset="folder", options={}), storage, trials=1, root=tmp_path / "birds")
+        search.search(settings(dataset="folder", options={}), storage, trials=1, root=tmp_path / "birds")
     assert not storage.exists()
 
 
@@ -369,7 +369,7 @@ COMMAND += ["--input-size", "32", "--epochs", "1", "--batch-size", "8", "--fix",
 
 
 def test_the_command_prints_the_trials_and_the_best(storage, instant, monkeypatch, capsys):
-    monkeypatch.setattr(protocol, "score", lambda model, dataset, metric: 0.25)
+    monkeypatch.setattr(random_search, "score", lambda model, dataset, metric: 0.25)
     assert main([*COMMAND, "--storage", str(storage)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["number", "learning_rate", "loss", "converged", "score", "epoch", "seconds"]
@@ -378,7 +378,7 @@ def test_the_command_prints_the_trials_and_the_best(storage, instant, monkeypatc
         "best: trial 0, 97.00% on train-fullsup",
         "not converged: 2 of 2 trials (last loss above 2.0)",
     ]
-    known = protocol.read_study(storage).user_attrs["settings"]
+    known = search.read_study(storage).user_attrs["settings"]
     assert known["options"]["object_size"] == [0.5, 0.6] and known["epochs"] == 1
 
     assert main([*COMMAND, "--storage", str(storage), "--test"]) == 0

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from wsol_lib.book.profiles import PROFILES, get_profile
 from wsol_lib.cache import atomic_path, library_fingerprint
 from wsol_lib.data import load_dataset
-from wsol_lib.profiles import PROFILES, get_profile
 
 EXAMPLES = """examples:
   python -m wsol_lib book                                   all chapters, quick profile, no data needed

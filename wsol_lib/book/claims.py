@@ -17,8 +17,8 @@ from typing import NamedTuple
 import yaml
 from scipy import stats
 
-from wsol_lib import results
-from wsol_lib.profiles import PROFILES
+from wsol_lib.book import results
+from wsol_lib.book.profiles import PROFILES
 from wsol_lib.uncertainty import share_interval
 
 PAPERS = ("psol", "evaluation", "slt", "lchp")

@@ -1,0 +1,160 @@
+"""The random search: trials until so many are finished, whoever runs them, and then one look at the test split."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from wsol_lib.search.points import draw_points, hyperparameters, search_space
+from wsol_lib.search.settings import Settings
+from wsol_lib.search.study import Study, read_study
+from wsol_lib.search.trial import create_model, load_sets, load_split, run_trial, score
+
+#: A last training loss above this one has not converged; it is the loss that the method minimises, all its terms.
+LARGEST_LOSS = 2.0
+
+
+def results(storage: str | Path) -> pd.DataFrame:
+    """The finished trials of a study, one row each, by number.
+
+    Columns: ``number``, the learning rate and the method's arguments, ``loss`` of the last epoch (NaN if it was not
+    finite), ``converged``, ``score`` on ``train-fullsup`` in [0, 1], ``epoch`` it is of, ``seconds``.
+
+    Raises:
+        FileNotFoundError: no such file
+        ValueError: a file that is no journal, or has no study
+    """
+    return _frame(read_study(Path(storage)).trials)
+
+
+def _frame(trials: list[FrozenTrial]) -> pd.DataFrame:
+    rows = []
+    for trial in sorted(trials, key=lambda trial: trial.user_attrs["number"]):
+        facts = dict(trial.user_attrs)
+        loss = math.nan if facts["loss"] is None else facts["loss"]
+        known = {"loss": loss, "converged": loss <= LARGEST_LOSS, "score": trial.value}
+        rows.append(
+            {"number": facts["number"], **facts["values"], **known, **{n: facts[n] for n in ("epoch", "seconds")}}
+        )
+    return pd.DataFrame(rows)
+
+
+def search(
+    settings: Settings,
+    storage: str | Path,
+    trials: int = 30,
+    *,
+    root: str | Path | None = None,
+    num_workers: int = 0,
+) -> pd.DataFrame:
+    """Run what is missing of the first ``trials`` trials, and wait for those that other processes are running.
+
+    Of the processes that ``accelerate launch`` starts the first one alone reads and writes the storage, and tells the
+    others what to train.
+
+    Args:
+        settings: of the search
+        storage: file of the study, made if it is not there
+        trials: how many are to be finished, whoever runs them
+        root, num_workers: as in :func:`load_sets` and :func:`run_trial`
+
+    Returns:
+        as :func:`results`
+
+    Raises:
+        ValueError: settings other than the storage's; a storage that is damaged or locked; a method that the backbone
+            cannot do. The study stays as it is
+        FileNotFoundError: the data are not there
+    """
+    if trials < 1:
+        raise ValueError(f"expected at least one trial, found {trials}: correct it")
+    main = Accelerator().is_main_process
+    sets = load_sets(settings, root)
+    points = draw_points(settings, trials)
+    create_model(settings, hyperparameters(settings, points[0]), len(sets[0].class_names))  # or says why it cannot be
+    study = Study(storage, asdict(settings), search_space(settings)) if main else None
+    with study or nullcontext(), tqdm(total=trials, desc=settings.method, unit="trial", disable=not main) as bar:
+        while True:
+            message = [_next(study, trials, bar) if study else None]
+            number, finished = broadcast_object_list(message)[0]
+            if finished:
+                return results(storage)
+            if number is None:
+                time.sleep(1)
+                continue
+            values = hyperparameters(settings, points[number])
+            outcome, _ = run_trial(settings, values, *sets, num_workers)
+            if study:
+                study.add(number, points[number], outcome.pop("score"), values=values, **outcome)
+
+
+def _next(study: Study, trials: int, bar: tqdm) -> tuple[int | None, bool]:
+    """The next trial to run, None if other processes have them all, and whether all are finished; shows it in the bar."""
+    number = study.claim(trials)
+    frame = _frame([trial for trial in study.trials if trial.user_attrs["number"] < trials])
+    finished = len(frame) == trials
+    told = [] if finished else ["others run the rest" if number is None else f"trial {number}"]
+    if len(frame):
+        best = frame.loc[frame["score"].idxmax()]
+        told.append(f"best {best['score']:.1%} in trial {best['number']}")
+    bar.n = len(frame)
+    bar.set_postfix_str(", ".join(told))
+    return number, finished
+
+
+def look_at_test(
+    settings: Settings,
+    storage: str | Path,
+    *,
+    again: bool = False,
+    root: str | Path | None = None,
+    num_workers: int = 0,
+) -> list[dict[str, Any]]:
+    """Train the best trial once more, on all training images, and look at the test split.
+
+    Once: the study keeps what was seen, and gives it back when it is asked a second time. The weights of trials are not
+    kept; the same seed trains the same network, and after a search on a proxy it is to be trained again anyway.
+
+    Args:
+        settings, storage: as in :func:`search`
+        again: look a second time; it is written down too
+        root, num_workers: as in :func:`search`
+
+    Returns:
+        the looks so far, the newest last: ``score`` in [0, 1] of ``images`` images, with the trial ``number``, the best of
+        ``trials``, and ``date``
+
+    Raises:
+        ValueError: as :func:`search`; no trial is finished
+    """
+    main = Accelerator().is_main_process
+    study = Study(storage, asdict(settings), search_space(settings)) if main else None
+    with study or nullcontext():
+        looks, look = broadcast_object_list([study.looks, _best(study)] if study else [None, None])
+        if look is None:
+            raise ValueError(f"expected a finished trial in {storage}, found none: run the search first")
+        if looks and not again:
+            return looks
+        test = load_split(settings, "test", root)
+        _, model = run_trial(settings, look["values"], *load_sets(settings, root, final=True), num_workers)
+        look |= {"score": score(model, test, settings.metric), "images": len(test)}
+        look["date"] = datetime.date.today().isoformat()
+        if study:
+            study.add_look(look)
+        return [*looks, look]
+
+
+def _best(study: Study) -> dict[str, Any] | None:
+    best = max(study.trials, key=lambda trial: (trial.value, -trial.user_attrs["number"]), default=None)
+    return best and {name: best.user_attrs[name] for name in ("number", "values")} | {"trials": len(study.trials)}
