@@ -22,6 +22,7 @@ from wsol_lib.data.sample import (
 )
 
 __all__ = [
+    "DATASETS",
     "SPLITS",
     "LocalizationDataset",
     "Sample",
@@ -44,6 +45,7 @@ _READERS = {
     "openimages": ("openimages", "OpenImages", True),
     "folder": ("folder", "ImageFolder", True),
 }
+DATASETS = tuple(_READERS)
 
 
 def load_dataset(

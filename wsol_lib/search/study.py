@@ -8,8 +8,6 @@ finished one never. Several machines can share a study where their file system h
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import time
 from pathlib import Path
@@ -20,6 +18,8 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, create_trial
+
+from wsol_lib.search.locks import Locks
 
 NAME = "wsol"
 FIRST_BYTES = b'{"op_code":'  # of every line of a journal
@@ -46,7 +46,7 @@ class Study:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
-            self._locks = open(f"{path}.running", "ab")  # noqa: SIM115, the locks live as long as it is open
+            self._locks = Locks(f"{path}.running")
         except OSError as error:
             raise ValueError(
                 f"expected a file that can be written at {path}, found {error.strerror}: name another storage"
@@ -56,7 +56,7 @@ class Study:
             self._study = read_study(self.path, lock=self)
             ranges = {f"range of {name}": [drawn.low, drawn.high, drawn.log] for name, drawn in space.items()}
             self._check(json.loads(json.dumps(settings | ranges)))
-            self._unlock(OPENING)
+            self._locks.give_back(OPENING)
         except BaseException:
             self._locks.close()
             raise
@@ -92,10 +92,10 @@ class Study:
     def claim(self, trials: int) -> int | None:
         """The first of so many trials that is neither finished nor locked, now locked; None if there is none."""
         for number in range(trials):
-            if self._try_lock(FIRST_TRIAL + number):
+            if self._locks.take(FIRST_TRIAL + number):
                 if number not in {trial.user_attrs["number"] for trial in self.trials}:
                     return number
-                self._unlock(FIRST_TRIAL + number)
+                self._locks.give_back(FIRST_TRIAL + number)
         return None
 
     def add(self, number: int, point: dict[str, float], score: float, **facts: Any) -> None:
@@ -110,7 +110,7 @@ class Study:
         self._study.add_trial(
             create_trial(value=score, params=point, distributions=self.space, user_attrs={"number": number, **facts})
         )
-        self._unlock(FIRST_TRIAL + number)
+        self._locks.give_back(FIRST_TRIAL + number)
 
     def add_look(self, look: dict[str, Any]) -> None:
         """Write down a look at the test split."""
@@ -131,31 +131,17 @@ class Study:
 
     def release(self) -> None:
         """Optuna asks for this after each line."""
-        self._unlock(WRITING)
+        self._locks.give_back(WRITING)
 
     def _wait_for(self, byte: int) -> None:
         end = time.monotonic() + LOCK_SECONDS
-        while not self._try_lock(byte):
+        while not self._locks.take(byte):
             if time.monotonic() > end:
                 raise ValueError(
                     f"expected to write to {self.path}, found it locked by another process for {LOCK_SECONDS} seconds: "
                     "end that process, or wait for it"
                 )
             time.sleep(0.01)
-
-    def _try_lock(self, byte: int) -> bool:
-        try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise ValueError(
-                f"expected a file system with locks at {self.path}, found {error.strerror}: name another storage"
-            ) from None
-        return True
-
-    def _unlock(self, byte: int) -> None:
-        fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, byte)
 
 
 def read_study(path: Path, lock: Study | None = None) -> optuna.Study:
