@@ -2,16 +2,20 @@
 
 import errno
 import linecache
+import multiprocessing
 import os
+import random
+import signal
 import stat
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 from wsol_lib import cache
-from wsol_lib.cache import atomic_path, cache_dir, cached
+from wsol_lib.cache import atomic_path, cache_dir, cached, one_at_a_time
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +112,35 @@ def test_a_damaged_value_is_computed_again(folder, damage):
     assert len(calls) == 2
 
 
+def test_no_flipped_byte_is_believed(folder):
+    """1 to 8 bytes anywhere, in 300 copies: without the checksum some 4 in 100 gave another value and no error."""
+    right = cached(squares, 4)
+    (path,) = files(folder)
+    content, draw = path.read_bytes(), random.Random(0)
+    for copy in range(1, 301):
+        flipped = bytearray(content)
+        for place in draw.sample(range(len(content)), draw.randint(1, 8)):
+            flipped[place] ^= draw.randint(1, 255)
+        path.write_bytes(flipped)
+        found = cached(squares, 4)
+        assert torch.equal(found["values"], right["values"]) and found["names"] == right["names"]
+        assert len(calls) == 1 + copy and path.read_bytes() == content, "it was not computed again"
+
+
+def test_what_another_torch_wrote_is_computed_again(monkeypatch):
+    cached(squares, 4)
+    load, reads = torch.load, []
+
+    def refusing_once(*args, **options):
+        reads.append(1)
+        if len(reads) == 1:
+            raise RuntimeError("the checksum is right, yet it does not read")
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", refusing_once)
+    assert cached(squares, 4)["values"].tolist() == [0, 1, 4, 9] and len(calls) == 2
+
+
 def test_a_value_that_could_not_be_read_back_is_refused(folder):
     with pytest.raises(
         ValueError, match=r"expected array_of to return tensors, numbers, .* found something else in its"
@@ -141,6 +174,79 @@ def test_a_full_disk_is_said_in_one_sentence(folder):
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not files(folder)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/dev/null", "/proc/cache"])
+def test_a_place_that_cannot_be_is_said_before_the_work(folder, monkeypatch, place):
+    (folder / "file").touch()
+    monkeypatch.setenv("WSOL_CACHE", str(folder / place))
+    with pytest.raises(ValueError, match=r"expected a folder that can be written to at .*, found none .*WSOL_CACHE"):
+        cached(squares, 4)
+    assert not calls
+    with (
+        pytest.raises(ValueError, match=r"expected a folder at .*, found none that can be made .*WSOL_CACHE"),
+        one_at_a_time(cache_dir()),
+    ):
+        pass
+
+
+def stand_still(context, at_work):
+    with context():
+        at_work.set()
+        signal.pause()
+
+
+@pytest.fixture
+def process():
+    """Start a process that enters a context and stays there; it is killed at the end, if it was not before."""
+    started, fork = [], multiprocessing.get_context("fork")
+
+    def start(context):
+        at_work = fork.Event()
+        started.append(fork.Process(target=stand_still, args=(context, at_work)))
+        started[-1].start()
+        assert at_work.wait(30)
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.join()
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(folder, process):
+    killed, alive = (process(partial(atomic_path, folder / name)) for name in ("of the killed", "of the living"))
+    theirs = {path.name.split(".")[1]: path for path in files(folder)}
+    assert set(theirs) == {"of the killed", "of the living"}
+    killed.kill()
+    killed.join()
+    (folder / ".mine.part").touch()  # not of this making
+    with atomic_path(folder / "another") as temporary:
+        assert set(files(folder)) == {temporary, theirs["of the living"], folder / ".mine.part"}
+    alive.kill()
+    alive.join()
+    with atomic_path(folder / "another"):
+        assert not theirs["of the living"].exists()
+
+
+def test_a_write_leaves_no_file_open(folder):
+    before = os.listdir("/dev/fd")
+    for _ in range(3):
+        with atomic_path(folder / "file"), one_at_a_time(folder):
+            pass
+    assert os.listdir("/dev/fd") == before
+
+
+def test_one_process_after_the_other(folder, process):
+    first = process(partial(one_at_a_time, folder))
+    second = threading.Thread(target=lambda: entered.append(one_at_a_time(folder).__enter__()), daemon=True)
+    entered = []
+    second.start()
+    second.join(0.3)
+    assert not entered, "the first one is still at work"
+    first.kill()
+    second.join(30)
+    assert entered, "the lock goes with its process"
 
 
 def test_writers_at_the_same_time_do_not_mix(folder):
@@ -187,6 +293,31 @@ def test_a_function_of_a_notebook_cell_works():
     namespace = {"__name__": "__main__"}
     exec(compile(source, "<cell>", "exec"), namespace)
     assert cached(namespace["in_a_cell"], 1) == cached(namespace["in_a_cell"], 1) == 2
+
+
+def power(exponent, extra=None):
+    def raised(n):
+        calls.append((n, exponent))
+        return n**exponent if extra is None else n
+
+    return raised
+
+
+def test_functions_of_one_factory_are_told_apart_by_what_they_captured():
+    assert [cached(power(2), 3), cached(power(3), 3), cached(power(2), 3)] == [9, 27, 9]
+    assert calls == [(3, 2), (3, 3)]
+
+
+def test_a_captured_value_that_has_no_text_of_its_own_is_refused():
+    with pytest.raises(ValueError, match=r"captured values alike, found Tensor: pass a name"):
+        cached(power(2, torch.ones(2)), 3)
+    assert not calls
+
+
+@pytest.mark.parametrize("function", [lambda n: n, partial(squares, scale=2.0), "text".center, len])
+def test_what_holds_more_than_the_key_would_know_is_refused(function):
+    with pytest.raises(ValueError, match=r"expected a function made with def, found .*: write one"):
+        cached(function, 3)
 
 
 def test_a_list_is_not_a_tuple():
