@@ -107,7 +107,7 @@ def test_frozen_parameters_stay(birds):
 
 
 def test_an_unknown_schedule(birds):
-    with pytest.raises(ValueError, match="expected a schedule out of one-cycle, constant, found 'cosine'"):
+    with pytest.raises(ValueError, match="expected a schedule out of one-cycle, constant, step, found 'cosine'"):
         train(birds, schedule="cosine")
 
 

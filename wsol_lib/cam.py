@@ -1,4 +1,4 @@
-"""Class activation maps: features and a class go in, one score map an image comes out.
+"""Class activation maps: where in the last feature map a class finds its evidence.
 
 Zhou et al., "Learning Deep Features for Discriminative Localization" (CVPR 2016), section 2; the method that the four
 papers of this book build on or measure themselves against.
@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from accelerate import PartialState
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from wsol_lib.models import Backbone, GapLinear
+from wsol_lib.models import Backbone, GapLinear, Network, eval_mode
 
 
 def class_activation_map(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
@@ -54,7 +55,31 @@ def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-class CAM(nn.Module):
+class Classifier(Network):
+    """Any classifier, trained with cross entropy.
+
+    Args:
+        backbone: with any head
+    """
+
+    def __init__(self, backbone: Backbone):
+        super().__init__(backbone=backbone)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) -> logits (N, K)."""
+        return self.backbone(inputs)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What :func:`wsol_lib.train.train` minimises: "loss", the mean cross entropy, beside it "accuracy" in [0, 1].
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            targets: labels (N,)
+        """
+        return cross_entropy(self(inputs), targets)
+
+
+class CAM(Classifier):
     """The plain localizer: a classifier trained with cross entropy, whose map is the class activation map.
 
     The methods that came after it derive from this class and change what is shown to the classifier, what is between its
@@ -76,22 +101,7 @@ class CAM(nn.Module):
                 "expected a backbone whose head is global average pooling and one linear layer, found "
                 f"{type(backbone.head).__name__}: CAM is not defined for it, use vgg_gap instead of vgg16, say"
             )
-        super().__init__()
-        self.backbone = backbone
-        self.training = backbone.training
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> logits (N, K)."""
-        return self.backbone(inputs)
-
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What :func:`wsol_lib.train.train` minimises: "loss", the mean cross entropy, beside it "accuracy" in [0, 1].
-
-        Args:
-            inputs: normalised images (N, 3, H, W)
-            targets: labels (N,)
-        """
-        return cross_entropy(self(inputs), targets)
+        super().__init__(backbone)
 
     def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The map of one class an image, and the logits.
@@ -130,7 +140,7 @@ def localize(
     """One pass over images: the score map of each at the images' own resolution, and the logits.
 
     Args:
-        model: a localizer; put into eval mode for the pass and back afterwards
+        model: has ``backbone`` and ``score_maps``; moved to the GPU if there is one, in eval mode for the pass
         images: uint8 (N, 3, H, W)
         classes: (N,), the class whose map is wanted (the label, in the GT-known setting); None takes the predicted class
         input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
@@ -142,11 +152,10 @@ def localize(
     Raises:
         ValueError: images or classes do not fit (see ``class_activation_map``)
     """
-    was_training = model.training
-    model.eval()
+    model.to(PartialState().device)
     maps, logits = [], []
     starts = range(0, len(images), batch_size)
-    try:
+    with eval_mode(model):
         for start in tqdm(starts, desc="score maps", unit="batch", disable=len(starts) <= 2):
             batch = slice(start, start + batch_size)
             inputs = model.backbone.preprocess(images[batch], input_size)
@@ -154,6 +163,4 @@ def localize(
             small, scores = model.score_maps(inputs, chosen)
             maps.append(resize_maps(small.float(), images.shape[-2:]).cpu())
             logits.append(scores.float().cpu())
-    finally:
-        model.train(was_training)
     return torch.cat(maps), torch.cat(logits)

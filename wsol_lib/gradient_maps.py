@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsol_lib.cam import CAM
+from wsol_lib.cam import Classifier
 from wsol_lib.models import Backbone
 
 
@@ -58,7 +58,7 @@ def layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
     return (features * gradients.relu()).sum(dim=1).relu()
 
 
-class GradCAM(CAM):
+class GradCAM(Classifier):
     """A classifier whose map is Grad-CAM's. For a GAP head that is the positive part of CAM, divided by h * w.
 
     Args:
@@ -72,14 +72,13 @@ class GradCAM(CAM):
     weigh = staticmethod(grad_cam)
 
     def __init__(self, backbone: Backbone, *, layer: str | None = None):
-        nn.Module.__init__(self)  # not CAM's, which insists on a GAP head
+        super().__init__(backbone)
         if layer is not None and layer not in dict(backbone.trunk.named_modules()):
             raise ValueError(
                 f"expected the name of a module in the backbone's trunk, found {layer!r}: "
                 "dict(backbone.trunk.named_modules()) lists them"
             )
-        self.backbone, self.layer = backbone, layer
-        self.training = backbone.training
+        self.layer = layer
 
     def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As that of :class:`wsol_lib.cam.CAM`; works under ``torch.no_grad``, though not under

@@ -1,4 +1,4 @@
-"""Backbones: an image goes in, the last feature map and the class scores come out.
+"""Backbones: classifiers cut where localization needs them, at their last feature map.
 
 Every backbone has the same three doors, whatever its family: ``features(x)`` is the last feature map, ``head`` pools and
 classifies it, and calling the backbone does both. Where the head is global average pooling and one linear layer, the
@@ -7,13 +7,16 @@ class activation map is a single einsum over the two (:mod:`wsol_lib.cam`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import resources
+from typing import Any
 
 import timm
 import torch
 import torchvision
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +25,36 @@ from torchvision.transforms.v2 import functional as transforms
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_CLASSES = 1000
+
+
+@contextmanager
+def eval_mode(model: Any) -> Iterator[None]:
+    """Eval mode for a while; afterwards every module is in its own mode again, the frozen ones too.
+
+    What is no module has no mode and is left alone.
+    """
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class Network(nn.Module):
+    """What :func:`wsol_lib.train.train` trains: a ``backbone``, ``loss(inputs, targets)`` and mostly ``score_maps``.
+
+    Args:
+        parts: its modules by name; it starts in the mode of the first
+    """
+
+    def __init__(self, **parts: nn.Module):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.training = next(iter(parts.values())).training
 
 
 class GapLinear(nn.Linear):
@@ -58,6 +91,7 @@ class Backbone(nn.Module):
         # channels last: what convolutions run fastest on, on CPUs as on GPUs
         self.trunk, self.head = trunk.to(memory_format=torch.channels_last), head
         self.num_features, self.input_size = num_features, input_size
+        self._frozen: list[nn.Module] = []
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -72,8 +106,60 @@ class Backbone(nn.Module):
     def with_head(self, head: nn.Module) -> Backbone:
         """The same trunk, shared and not copied, under another head."""
         other = Backbone(self.trunk, head, self.num_features, input_size=self.input_size)
-        other.mean, other.std = self.mean, self.std
+        other.mean, other.std, other._frozen = self.mean, self.std, self._frozen
         return other.train(self.training)
+
+    def stages(self) -> list[list[tuple[str, nn.Module]]]:
+        """The trunk's modules with their names in it, in groups of one resolution each, from the image on.
+
+        Raises:
+            ValueError: the trunk is no sequence of modules
+        """
+        inputs = next(self.trunk.parameters()).new_zeros(1, 3, 96, 96)  # small and enough: inception_v3 wants 75
+        groups: list[list[tuple[str, nn.Module]]] = [[]]
+        with torch.no_grad(), eval_mode(self.trunk):
+            for name, module in _in_sequence(self.trunk):
+                outputs = module(inputs)
+                # a convolution without padding takes a pixel or two, only what about halves the side is a new resolution
+                if outputs.shape[-1] < 0.75 * inputs.shape[-1] and groups[-1]:
+                    groups.append([])
+                groups[-1].append((name, module))
+                inputs = outputs
+        return groups
+
+    def freeze(self, stages: int | None = None) -> Backbone:
+        """Leave the first ``stages`` of :meth:`stages` as they are, in training too: no gradients, batch norm in eval mode.
+
+        Args:
+            stages: how many; None takes the whole trunk
+
+        Returns:
+            itself
+
+        Raises:
+            ValueError: more stages than there are, or fewer than none
+        """
+        if stages is None:
+            frozen: list[nn.Module] = [self.trunk]
+        else:
+            groups = self.stages()
+            if not 0 <= stages <= len(groups):
+                raise ValueError(
+                    f"expected 0 to {len(groups)} stages to freeze, as many as this trunk has, found {stages}: choose one "
+                    "of these, or None for all of it"
+                )
+            frozen = [module for group in groups[:stages] for _, module in group]
+        for module in frozen:
+            module.requires_grad_(False)
+        self._frozen += frozen
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As of every module, but what is frozen stays in eval mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def preprocess(self, images: Tensor, size: int | None = None) -> Tensor:
         """uint8 images (N, 3, H, W) -> what ``features`` expects: (N, 3, size, size), normalised, on the backbone's device.
@@ -86,11 +172,21 @@ class Backbone(nn.Module):
                 f"expected uint8 images of shape (N, 3, H, W), found {images.dtype} of shape {tuple(images.shape)}: "
                 "stack the images of a dataset, or convert them to uint8 first"
             )
+        images = images.to(self.mean.device, non_blocking=True)
         if size is not None and tuple(images.shape[-2:]) != (size, size):
             bicubic = transforms.InterpolationMode.BICUBIC
             images = transforms.resize(images, [size, size], interpolation=bicubic, antialias=True)
-        images = images.to(self.mean.device, memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
         return (images.float() / 255 - self.mean) / self.std
+
+
+def _in_sequence(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The modules of nested nn.Sequential in their order, with their names."""
+    if type(module).forward is not nn.Sequential.forward:
+        yield name, module
+        return
+    for child_name, child in module.named_children():
+        yield from _in_sequence(child, f"{name}.{child_name}".lstrip("."))
 
 
 def create_backbone(
@@ -100,6 +196,7 @@ def create_backbone(
     *,
     output_stride: int | None = None,
     conv6: bool = True,
+    wnids: Sequence[str] | None = None,
 ) -> Backbone:
     """Build a backbone by its field name: one of ``BACKBONES``.
 
@@ -113,9 +210,11 @@ def create_backbone(
             score maps at 224 pixels instead of 7 x 7
         conv6: "vgg_gap" alone can do without its new convolution: False is the VGG-GAP of PSOL (section 4.1), all of
             VGG16's convolutions and its last pooling under GAP and one linear layer
+        wnids: WordNet ids of the classes: the last layer starts with ImageNet's rows of these, where it is pretrained
 
     Raises:
-        ValueError: unknown name, fewer than one class, a stride the backbone cannot do, conv6=False of another backbone
+        ValueError: unknown name, fewer than one class, a stride the backbone cannot do, conv6=False of another backbone,
+            wnids that ImageNet does not have or that are not one a class
         FileNotFoundError: the weights are not on this machine and cannot be downloaded
     """
     if name not in BACKBONES:
@@ -124,6 +223,13 @@ def create_backbone(
         )
     if num_classes < 1:
         raise ValueError(f"expected at least one class, found num_classes={num_classes}: give the number of labels")
+    if wnids is not None:
+        rows = imagenet_rows(wnids)
+        if len(rows) != num_classes:
+            raise ValueError(f"expected a WordNet id a class, found {len(rows)} for {num_classes} classes: give all of them")
+        backbone = create_backbone(name, IMAGENET_CLASSES, pretrained, output_stride=output_stride, conv6=conv6)
+        if pretrained and name not in WITHOUT_IMAGENET_HEAD:
+            return backbone.with_head(_selected(backbone.head, rows))
     if not conv6 and name != "vgg_gap":
         raise ValueError(f"expected conv6=False with vgg_gap, found it with {name}: leave it out, {name} has no conv6")
     if output_stride is None:
@@ -231,6 +337,53 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 #: The backbones whose last stage can be dilated.
 DILATABLE = ("efficientnet_lite0", "resnet50")
+#: Its last layer is new, with ImageNet weights below it.
+WITHOUT_IMAGENET_HEAD = ("vgg_gap",)
+
+
+def imagenet_rows(wnids: Sequence[str]) -> list[int]:
+    """Which of ImageNet's 1000 classes these WordNet ids are, such as "n01443537".
+
+    Raises:
+        ValueError: an id that is none of ImageNet's classes
+
+    >>> imagenet_rows(["n01440764", "n01443537"])
+    [0, 1]
+    """
+    numbers = {wnid: number for number, wnid in enumerate(ImageNetInfo().label_names())}
+    unknown = [wnid for wnid in wnids if wnid not in numbers]
+    if unknown:
+        raise ValueError(
+            f"expected WordNet ids of ImageNet's {len(numbers)} classes, found {unknown[0]!r} and {len(unknown) - 1} more "
+            "that are none: train a new head for these classes"
+        )
+    return [numbers[wnid] for wnid in wnids]
+
+
+def _selected(head: nn.Module, rows: list[int]) -> nn.Module:
+    """A head whose last layer keeps these rows alone."""
+    neck, last = split_head(head)
+    kept = type(last)(last.in_features, len(rows))
+    kept.load_state_dict({name: value[rows] for name, value in last.state_dict().items()})
+    return kept if isinstance(last, GapLinear) else nn.Sequential(*neck, kept)
+
+
+def flat_head(backbone: Backbone, input_size: int, out_features: int = 1, channels: int = 64) -> nn.Sequential:
+    """A head that does not pool, so that a regressor is told where things are: for ``backbone.with_head``.
+
+    A 1 x 1 convolution to a few channels with batch norm and ReLU, all places one after another, one linear layer. It fits
+    images of one size. Ours: the papers' regressors stand behind the global average pooling.
+
+    Args:
+        backbone: whose features it takes
+        input_size: side in pixels of the square images
+        out_features: of the linear layer; a BoxRegressor puts its own in its place
+        channels: that are left of the features' before they are flattened
+    """
+    with torch.no_grad(), eval_mode(backbone):
+        cells = backbone.features(backbone.mean.new_zeros(1, 3, input_size, input_size)).shape[-2:].numel()
+    compress = nn.Sequential(nn.Conv2d(backbone.num_features, channels, 1), nn.BatchNorm2d(channels), nn.ReLU())
+    return nn.Sequential(*compress, nn.Flatten(), nn.Linear(channels * cells, out_features))
 
 
 def create_classifier(name: str, pretrained: bool = True) -> Backbone:
@@ -269,7 +422,7 @@ class _Part(nn.Module):
         return getattr(self.model, self.method)(x)
 
 
-class BoxRegressor(nn.Module):
+class BoxRegressor(Network):
     """The localizer of PSOL (section 3.2.2): one box an image, predicted from the image instead of read off a map.
 
     Two fully connected layers, a ReLU between them and a sigmoid at the end, in place of the backbone's last layer: behind
@@ -290,11 +443,10 @@ class BoxRegressor(nn.Module):
     def __init__(
         self, backbone: Backbone, hidden: int = 512, *, num_classes: int | None = None, loss_weight: float = 50.0
     ):
-        super().__init__()
         neck, last = split_head(backbone.head)
+        layers = box_layers(last.in_features, hidden, num_classes or 1)
+        super().__init__(backbone=backbone.with_head(nn.Sequential(neck, layers)))
         self.num_classes, self.loss_weight = num_classes, loss_weight
-        self.backbone = backbone.with_head(nn.Sequential(neck, box_layers(last.in_features, hidden, num_classes or 1)))
-        self.training = backbone.training
 
     def forward(self, inputs: Tensor, classes: Tensor | None = None) -> Tensor:
         """The boxes, relative to the image.
@@ -359,11 +511,6 @@ def count_flops(model: nn.Module, input_size: int) -> int:
     being computed.
     """
     parameter = next(model.parameters())
-    was_training = model.training
-    model.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(parameter.new_zeros(1, 3, input_size, input_size))
-    finally:
-        model.train(was_training)
+    with eval_mode(model), FlopCounterMode(display=False) as counter:
+        model(parameter.new_zeros(1, 3, input_size, input_size))
     return counter.get_flop_counts()["Global"].get(torch.ops.aten.convolution, 0) // 2

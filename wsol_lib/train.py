@@ -1,28 +1,40 @@
-"""Training: a localizer and a dataset go in, the trained localizer and the history of its training come out.
+"""Training: one loop for every method.
 
 The recipe all methods of the book share unless a paper says otherwise: SGD with Nesterov momentum, a larger learning rate
 for what is newly initialised (as in "Evaluating WSOL Methods Right" and in PSOL), and a one-cycle schedule, because the
 budgets here are short. What is minimised is the method's own ``loss``; what it may see is decided here, by ``targets``.
 Devices, precision and several processes are accelerate's business.
+
+Chance has an address: the images of an epoch, the transforms of a batch and what the method draws in a step each have a seed
+of their own, made of ``seed`` and of where they are. So a training that goes on from a checkpoint, or whose images are
+loaded by more processes, gives the network of one left alone.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
+import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from wsol_lib.cache import atomic_path
 from wsol_lib.data import Sample
 from wsol_lib.models import Backbone
 
-SCHEDULES = ("one-cycle", "constant")
+SCHEDULES = ("one-cycle", "constant", "step")
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints inside an epoch; at its end there always is one
 
 
 def labels(samples: list[Sample]) -> Tensor:
@@ -39,11 +51,16 @@ def train(
     head_factor: float = 10.0,
     batch_size: int = 32,
     weight_decay: float = 1e-4,
+    momentum: float = 0.9,
+    nesterov: bool = True,
     schedule: str = "one-cycle",
+    step_epochs: int = 1,
+    step_factor: float = 0.1,
     targets: Callable[[list[Sample]], Any] = labels,
     input_size: int | None = None,
     num_workers: int = 0,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place; nothing of a sample but its image and its ``targets`` is looked at.
@@ -54,61 +71,197 @@ def train(
         dataset: its samples' images share one size; its transform does the augmentation
         epochs: passes over the data
         learning_rate, head_factor: peak rate of the trunks of its backbones, and how many times as large that of all else is
-        batch_size: images a step and process
-        weight_decay: of SGD
-        schedule: "one-cycle" or "constant"
+        batch_size: images a step and process; the last batch of an epoch may be smaller
+        weight_decay, momentum, nesterov: of SGD
+        schedule: "one-cycle", "constant", or "step", which multiplies the rates by ``step_factor`` after every
+            ``step_epochs`` epochs
         targets: the supervision of some samples, as a tensor or a tuple of tensors
         input_size: side in pixels the images are resized to; None keeps theirs
         num_workers: processes that load images; 0 loads in this one
-        seed: of the shuffling and of all that is random in transforms and in the method
-        after_epoch: called with the number of the epoch (from 1) when it is over, the model in eval mode
+        seed: of all that is random: the order of the images, transforms, the method
+        checkpoint: a file, written now and then and at the end; where it is there, the training goes on from it
+        after_epoch: called with the number of the epoch (from 1) when it is over, the model in eval mode; not called again
+            for epochs that a checkpoint holds
 
     Returns:
         one row an epoch: ``epoch`` (from 1) and the means of all that ``loss`` gave, over the training images as they
         were seen.
 
     Raises:
-        ValueError: a label outside the classes of the head; a loss that is no longer finite; an unknown schedule
+        ValueError: a label outside the classes of the head; a loss that is no longer finite; an unknown schedule; a
+            checkpoint of another training, or none at all
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"expected a schedule out of {', '.join(SCHEDULES)}, found {schedule!r}: choose one of these")
     if targets is labels:
         _check_labels(model, dataset)
-    set_seed(seed)
     accelerator = Accelerator()
-
-    def collate(samples: list[Sample]) -> tuple[Tensor, Any]:
-        return torch.stack([sample.image.as_subclass(Tensor) for sample in samples]), targets(samples)
-
-    loader = DataLoader(dataset, batch_size, shuffle=True, collate_fn=collate, num_workers=num_workers)
+    batches = _Batches(dataset, targets, batch_size, epochs, seed, accelerator)
     optimizer = torch.optim.SGD(
-        _parameter_groups(model, learning_rate, head_factor), momentum=0.9, nesterov=True, weight_decay=weight_decay
+        _parameter_groups(model, learning_rate, head_factor),
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0,
+        weight_decay=weight_decay,
     )
-    step, optimizer, loader = accelerator.prepare(_Step(model), optimizer, loader)
-    steps = epochs * len(loader)
-    scheduler = _scheduler(optimizer.optimizer, schedule, steps)
-    history = []
-    with tqdm(total=steps, desc="training", unit="step", leave=None, disable=not accelerator.is_main_process) as bar:
-        for epoch in range(1, epochs + 1):
-            step.train()
-            totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=accelerator.device))  # sum, images
-            for images, supervision in loader:
-                inputs = model.backbone.preprocess(images, input_size)
-                with accelerator.autocast():
-                    values = step(inputs, supervision)
-                accelerator.backward(values["loss"])
-                optimizer.step()
-                optimizer.zero_grad()
-                scheduler.step()
-                for name, value in values.items():
-                    totals[name] += torch.stack([value.detach().float() * len(images), value.new_tensor(len(images))])
-                bar.update()
-            history.append({"epoch": epoch, **_means(accelerator, totals, epoch)})
-            bar.set_postfix({name: f"{value:.3f}" for name, value in history[-1].items() if name != "epoch"})
+    step, optimizer = accelerator.prepare(_Step(model), optimizer)
+    scheduler = _scheduler(optimizer.optimizer, schedule, len(batches), batches.steps, step_epochs, step_factor)
+    facts = {
+        "images": _names(dataset), "epochs": epochs, "learning_rate": learning_rate, "head_factor": head_factor,
+        "batch_size": batch_size, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
+        "schedule": [schedule, step_epochs, step_factor], "input_size": input_size, "seed": seed,
+    }  # fmt: skip
+    state = _State(checkpoint, facts, model, optimizer.optimizer, scheduler, accelerator)
+    loader = batches.loader(state.step, num_workers)
+    with tqdm(
+        total=len(batches), initial=state.step, desc="training", unit="step", leave=None, disable=not accelerator.is_main_process
+    ) as bar:  # fmt: skip
+        step.train()
+        for number, (images, supervision) in enumerate(loader, start=state.step + 1):
+            set_seed(_seed(seed, 2, number, accelerator.process_index))
+            images, supervision = send_to_device((images, supervision), accelerator.device, non_blocking=True)
+            inputs = model.backbone.preprocess(images, input_size)
+            with accelerator.autocast():
+                values = step(inputs, supervision)
+            accelerator.backward(values["loss"])
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            state.add(number, values, len(images))
+            bar.update()
+            epoch, inside = divmod(number, batches.steps)
+            if inside:
+                state.save_now_and_then()
+                continue
+            row = state.close_epoch(epoch)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name != "epoch"})
             step.eval()
             if after_epoch is not None:
                 after_epoch(epoch)
-    return history
+            state.save()
+            step.train()
+    step.eval()
+    return state.history
+
+
+class _Batches(Dataset):
+    """The batches of a whole training by number, each the same whoever asks for it and whenever."""
+
+    def __init__(
+        self, dataset: Dataset, targets: Callable, batch_size: int, epochs: int, seed: int, accelerator: Accelerator
+    ):
+        self.dataset, self.targets, self.batch_size, self.seed = dataset, targets, batch_size, seed
+        self.process, self.processes = accelerator.process_index, accelerator.num_processes
+        self.pin = accelerator.device.type == "cuda"
+        self.steps = -(-len(dataset) // (batch_size * self.processes))  # an epoch
+        self.epochs = epochs
+        self._order: tuple[int, Tensor | None] = (-1, None)
+
+    def __len__(self) -> int:
+        return self.epochs * self.steps
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Any]:
+        """Batch ``number`` (from 0): images (n, 3, H, W) and their targets."""
+        epoch, inside = divmod(number, self.steps)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(_seed(self.seed, 0, epoch))
+            self._order = epoch, torch.randperm(len(self.dataset), generator=generator)
+        indices = self._own(self._order[1], inside)
+        set_seed(_seed(self.seed, 1, number, self.process))
+        get = getattr(self.dataset, "__getitems__", None)
+        samples = get(indices) if get else [self.dataset[i] for i in indices]
+        return torch.stack([sample.image.as_subclass(Tensor) for sample in samples]), self.targets(samples)
+
+    def _own(self, order: Tensor, inside: int) -> list[int]:
+        """The places of this process's share of a step; where the epoch ends unevenly, it is filled from its beginning."""
+        width = self.batch_size * self.processes
+        shared = order[inside * width : (inside + 1) * width]
+        if self.processes > 1 and len(shared) % self.processes:
+            missing = -len(shared) % self.processes
+            shared = torch.cat([shared, order.repeat(-(-missing // len(order)))[:missing]])
+        return shared[self.process :: self.processes].tolist()
+
+    def loader(self, start: int, num_workers: int) -> DataLoader:
+        """Batches ``start`` and after."""
+        return DataLoader(
+            self, batch_size=None, sampler=range(start, len(self)), num_workers=num_workers, pin_memory=self.pin
+        )
+
+
+class _State:
+    """Where a training is: steps done, sums of the epoch, history; and its file, if it has one.
+
+    The file holds the weights, the optimizer's state, the schedule's, and the facts that make it this training.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        facts: dict,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        accelerator: Accelerator,
+    ):
+        self.path = None if path is None else Path(path)
+        self.facts = json.loads(json.dumps(facts))
+        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        self.accelerator, self.step, self.saved = accelerator, 0, time.monotonic()
+        self.history: list[dict[str, float]] = []
+        self.totals = self._nothing()
+        if self.path is not None and self.path.exists():
+            self._load()
+
+    def _nothing(self) -> defaultdict[str, Tensor]:
+        return defaultdict(lambda: torch.zeros(2, dtype=torch.float64))  # sum, images
+
+    def add(self, step: int, values: dict[str, Tensor], images: int) -> None:
+        """Count a finished step."""
+        self.step = step
+        for name, value in values.items():
+            self.totals[name] = self.totals[name].to(value.device) + _weighted(value, images)
+
+    def close_epoch(self, epoch: int) -> dict[str, float]:
+        """The epoch's row of the history; its sums start anew."""
+        row = {"epoch": epoch, **_means(self.accelerator, self.totals, epoch)}
+        self.history.append(row)
+        self.totals = self._nothing()
+        return row
+
+    def save_now_and_then(self) -> None:
+        if self.path is not None and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all; of several processes the first one does."""
+        if self.path is None:
+            return
+        if self.accelerator.is_main_process:
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            own = {"facts": self.facts, "step": self.step, "history": self.history}
+            with atomic_path(self.path) as temporary:
+                torch.save(state | own | {"totals": dict(self.totals)}, temporary)
+        self.accelerator.wait_for_everyone()
+        self.saved = time.monotonic()
+
+    def _load(self) -> None:
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            facts = state["facts"]
+        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"expected a checkpoint of a training in {self.path}, found another or a damaged file "
+                f"({type(error).__name__}): delete it to train from the start"
+            ) from error
+        other = sorted(name for name in self.facts if facts.get(name) != self.facts[name])
+        if other:
+            raise ValueError(
+                f"expected the checkpoint of this training in {self.path}, found one with other {', '.join(other)} "
+                f"({facts.get(other[0])!r} instead of {self.facts[other[0]]!r}): correct them, or name another file"
+            )
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.step, self.history = state["step"], state["history"]
+        self.totals.update(state["totals"])
 
 
 class _Step(nn.Module):
@@ -120,6 +273,22 @@ class _Step(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Any) -> dict[str, Tensor]:
         return self.model.loss(inputs, targets)
+
+
+def _seed(*address: int) -> int:
+    """A seed of its own for every address: seed, what for, which."""
+    return int(np.random.SeedSequence(address).generate_state(1)[0])
+
+
+def _names(dataset: Dataset) -> str:
+    """Which images in which order, in a few letters; the number of images where they have no names."""
+    names = getattr(dataset, "image_ids", None)
+    return str(len(dataset)) if names is None else hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()[:16]
+
+
+def _weighted(value: Tensor, images: int) -> Tensor:
+    value = value.detach().double() if value.device.type != "mps" else value.detach().float()
+    return torch.stack([value * images, value.new_tensor(images)])
 
 
 def _parameter_groups(model: nn.Module, learning_rate: float, head_factor: float) -> list[dict]:
@@ -137,17 +306,22 @@ def _parameter_groups(model: nn.Module, learning_rate: float, head_factor: float
     return [group for group in groups if group["params"]]
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, schedule: str, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def _scheduler(
+    optimizer: torch.optim.Optimizer, schedule: str, total: int, steps: int, step_epochs: int, step_factor: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """``total`` steps in all, ``steps`` an epoch."""
     if schedule == "constant":
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if schedule == "step":
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_epochs * steps, step_factor)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.3)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(total, 1), pct_start=0.3)
 
 
 def _means(accelerator: Accelerator, totals: dict[str, Tensor], epoch: int) -> dict[str, float]:
     sums = accelerator.reduce(dict(totals), reduction="sum")
     means = {name: float(value / images) for name, (value, images) in sums.items()}
-    if not torch.isfinite(torch.tensor(means["loss"])):
+    if not np.isfinite(means["loss"]):
         raise ValueError(
             f"expected a finite training loss, found {means['loss']} in epoch {epoch}: lower learning_rate and start again"
         )
