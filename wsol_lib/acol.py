@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wsol_lib.boxes import normalize_score_maps
 from wsol_lib.cam import CAM, class_activation_map, cross_entropy
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone, GapLinear
 
 
@@ -106,3 +107,9 @@ def _branch(in_channels: int, channels: int, classes: int) -> nn.Sequential:
     layers = [nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
     layers += [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, GapLinear(channels, classes)).to(memory_format=torch.channels_last)
+
+
+class ACoLLocalizer(Localizer):
+    """ACoL by its name, "acol"."""
+
+    network_class = ACoL

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wsol_lib.cam import CAM
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 #: Behind which three modules of the trunk the layers are, by backbone. The first three rows are those of the evaluation
@@ -95,3 +96,9 @@ def _layers_of(trunk: nn.Module) -> tuple[str, ...]:
         if names.issuperset(layers):
             return layers
     raise ValueError(f"expected a backbone out of {', '.join(LAYERS)}, found another: create it with create_backbone")
+
+
+class ADLLocalizer(Localizer):
+    """ADL by its name, "adl"."""
+
+    network_class = ADL

@@ -1,9 +1,15 @@
-"""What one gets without learning: image sizes go in, boxes or score maps come out ("Evaluating WSOL Right", Section 5.1)."""
+"""What one gets without learning: the centre of every image ("Evaluating WSOL Right", section 5.1)."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from wsol_lib.boxes import boxes_from_score_maps
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.localizer import TAU, Localizer, Predictions, Stage
 
 
 def centred_boxes(image_sizes: Tensor, fraction: float) -> Tensor:
@@ -37,3 +43,29 @@ def centre_gaussian_maps(number: int, height: int, width: int) -> Tensor:
     gaussian = torch.exp(-2 * (y[:, None] ** 2 + x[None] ** 2))
     lowest, highest = gaussian.aminmax()
     return ((gaussian - lowest) / (highest - lowest).clamp(min=1e-12)).expand(number, -1, -1)
+
+
+class Centre(Localizer):
+    """The centre baseline by its name, "centre": one Gaussian for all, whose tau alone is chosen from boxed images."""
+
+    supervision = "nothing"
+    least_classes = 1
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        return {}
+
+    def build(self) -> nn.Module:
+        return nn.Module()
+
+    @property
+    def input_size(self) -> int:
+        return self.settings["input_size"] or 224
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        """There is nothing to learn."""
+
+    def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
+        maps = centre_gaussian_maps(len(images), *images.shape[-2:])
+        boxes = boxes_from_score_maps(maps, TAU if self.tau is None else self.tau)
+        return Predictions(boxes, torch.ones(len(images)), maps)

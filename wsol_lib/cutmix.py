@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsol_lib.cam import CAM, cross_entropy
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 
@@ -90,3 +91,9 @@ def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, share: f
     """Cross entropy and accuracy with both labels of a mixed image: ``share`` of the first, the rest of the other."""
     first, second = cross_entropy(logits, labels), cross_entropy(logits, others)
     return {name: share * first[name] + (1 - share) * second[name] for name in first}
+
+
+class CutMixLocalizer(Localizer):
+    """CutMix by its name, "cutmix"."""
+
+    network_class = CutMix

@@ -7,12 +7,15 @@ binary cross entropy.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsol_lib.cam import CAM, resize_maps
-from wsol_lib.data import Sample
+from wsol_lib.data import LocalizationDataset, Sample
+from wsol_lib.localizer import Localizer, Stage
 from wsol_lib.models import Backbone
 
 
@@ -31,6 +34,11 @@ def foreground(samples: list[Sample]) -> Tensor:
             mask = mask.masked_fill(sample.ignore.as_subclass(Tensor), -1)
         masks.append(mask)
     return torch.stack(masks)
+
+
+def foreground_of_boxes(samples: list[Sample]) -> Tensor:
+    """:func:`foreground` by boxes even where there are masks."""
+    return foreground([sample._replace(mask=None) for sample in samples])
 
 
 class FewShot(CAM):
@@ -94,3 +102,27 @@ def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = (torch.arange(side) + 0.5 for side in size)
     in_rows, in_columns = (top <= rows) & (rows < bottom), (left <= columns) & (columns < right)
     return (in_rows[:, :, None] & in_columns[:, None]).any(dim=0)
+
+
+class FewShotLocalizer(Localizer):
+    """The few-shot baseline by its name, "few-shot": it learns from the boxed images and never sees the others.
+
+    It passes over them until it has seen as many images as the others see in their epochs. ``masks`` says whether masks are
+    learned from where there are some (OpenImages), or boxes alone.
+    """
+
+    network_class = FewShot
+    supervision = "boxes"
+    least_classes = 1
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        return {"masks": True}
+
+    def build(self) -> FewShot:
+        return FewShot(self.create_backbone())
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        epochs = round(self.settings["epochs"] * len(dataset) / len(boxed))
+        seen = foreground if self.settings["masks"] else foreground_of_boxes
+        self.train(self.network, boxed, stage("training"), epochs=max(1, epochs), targets=seen)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsol_lib.cam import CAM
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 
@@ -60,3 +61,9 @@ class HideAndSeek(CAM):
         rows, columns = (-(-side // self.grid_size) for side in inputs.shape[2:])
         hidden = torch.rand(len(inputs), rows, columns, device=inputs.device) < self.drop_rate
         return super().loss(hide_patches(inputs, hidden, self.grid_size), targets)
+
+
+class HaS(Localizer):
+    """Hide-and-Seek by its name, "has"."""
+
+    network_class = HideAndSeek

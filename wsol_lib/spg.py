@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from wsol_lib.boxes import normalize_score_maps
 from wsol_lib.cam import CAM, class_activation_map, cross_entropy, resize_maps
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 OPEN = -1.0
@@ -206,3 +207,9 @@ def _sequence(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modul
 def _convolution(in_channels: int, channels: int) -> nn.Sequential:
     layers = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1), nn.ReLU(inplace=True))
     return layers.to(memory_format=torch.channels_last)
+
+
+class SPGLocalizer(Localizer):
+    """SPG by its name, "spg"."""
+
+    network_class = SPG

@@ -1,0 +1,154 @@
+"""Thirteen localizers by name, and yours by a dotted path: the door that scripts, commands and chapters share.
+
+fitted = localizers.fit("psol", load_dataset("folder", "train-weaksup", "photographs"))
+boxes, scores = fitted.boxes(images)
+fitted.save("runs/psol")
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.localizer import FACTS, FORMAT, Localizer, Predictions, wnids_of
+
+__all__ = ["NAMES", "Localizer", "Predictions", "find", "fit", "load"]
+
+_CLASSES = {
+    "centre": "wsol_lib.baselines:Centre",
+    "cam": "wsol_lib.localizer:Localizer",
+    "has": "wsol_lib.has:HaS",
+    "acol": "wsol_lib.acol:ACoLLocalizer",
+    "spg": "wsol_lib.spg:SPGLocalizer",
+    "adl": "wsol_lib.adl:ADLLocalizer",
+    "cutmix": "wsol_lib.cutmix:CutMixLocalizer",
+    "few-shot": "wsol_lib.few_shot:FewShotLocalizer",
+    "ddt": "wsol_lib.ddt:DDTLocalizer",
+    "psol": "wsol_lib.psol:PSOL",
+    "slt": "wsol_lib.slt:SLT",
+    "lchp-i": "wsol_lib.lchp:LCHPI",
+    "lchp-r": "wsol_lib.lchp:LCHPR",
+}
+NAMES = tuple(_CLASSES)
+
+
+def find(name: str) -> type[Localizer]:
+    """The class of a localizer by its name out of ``NAMES`` or by a dotted path, "package.module:Class".
+
+    Raises:
+        ValueError: an unknown name, a path that leads nowhere or to something else
+    """
+    path = _CLASSES.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(
+            f"expected a localizer out of {', '.join(NAMES)}, or the path of your own as package.module:Class, found "
+            f"{name!r}: choose one of these"
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"expected a localizer at {path}, found none ({error}): correct the path, and run where it can be imported"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Localizer)):
+        raise ValueError(f"expected a class derived from wsol_lib.localizers.Localizer at {path}, found {found!r}")
+    return found
+
+
+def fit(
+    name: str,
+    train: LocalizationDataset,
+    boxed: LocalizationDataset | None = None,
+    *,
+    backbone: str = "efficientnet_lite0",
+    pretrained: bool = True,
+    epochs: int | None = None,
+    input_size: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    **hyperparameters: Any,
+) -> Localizer:
+    """Train a localizer and choose what it leaves open.
+
+    Args:
+        name: one of ``NAMES``, or the path of your own, "package.module:Class"
+        train: a data set whose labels alone are looked at
+        boxed: a data set whose boxes may be looked at, for thresholds (few-shot: to learn from); without it they are the
+            published ones
+        backbone, pretrained: as in :func:`wsol_lib.models.create_backbone`
+        epochs: passes over ``train``, or as many images of another set as that is
+        input_size: side in pixels of what the network sees
+        batch_size: images a step
+        seed: of all that is random
+        checkpoint: a folder; a call killed at any moment and repeated ends with the weights of one left alone
+        hyperparameters: of the method and of its training (:data:`wsol_lib.localizer.SETTINGS`); None, here as above, is the
+            published value
+
+    Returns:
+        a fitted localizer: ``boxes(images, labels)``, ``score_maps(images, labels)``, ``predict(images, labels)``,
+        ``save(folder)``
+
+    Raises:
+        ValueError: an unknown name or setting, a value outside its range, data that the method cannot learn from
+
+    >>> from wsol_lib.data import load_dataset
+    >>> birds = load_dataset("synthbirds", "test", n_images=2, image_size=32)
+    >>> fitted = fit("centre", birds, tau=0.5)
+    >>> fitted.boxes(birds.images([0, 1]))[0].tolist()
+    [[3.0, 3.0, 29.0, 29.0], [3.0, 3.0, 29.0, 29.0]]
+    """
+    if not len(train):
+        raise ValueError(f"expected images in {train.name} {train.split}, found none: choose another data set or split")
+    method = find(name)
+    given = {
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "epochs": epochs,
+        "input_size": input_size,
+        "batch_size": batch_size,
+        "seed": seed,
+        **hyperparameters,
+    }
+    settings = method.settings_for(name, train.name, given)
+    localizer = method(name, train.class_names, settings, wnids_of(train))
+    return localizer.fit(train, boxed, None if checkpoint is None else Path(checkpoint))
+
+
+def load(folder: str | Path) -> Localizer:
+    """A localizer that was saved, on the GPU where there is one.
+
+    Weights are read without unpickling code of anybody's. A method of your own has to be importable.
+
+    Raises:
+        FileNotFoundError: no saved localizer in the folder
+        ValueError: a damaged one, one of another version, weights that are none
+    """
+    folder = Path(folder)
+    path = folder / FACTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a saved localizer, a folder with {FACTS}, at {folder}, found none: correct the path"
+        )
+    try:
+        facts = json.loads(path.read_text())
+        version, name = facts["format"], facts["name"]
+        known = facts["class_names"], facts["settings"], facts["weights"], facts["sha256"], facts["tau"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"expected the facts of a localizer in {path}, found them damaged ({type(error).__name__}): save it again"
+        ) from error
+    if version != FORMAT:
+        raise ValueError(
+            f"expected a localizer of format {FORMAT} in {folder}, found format {version} of wsol_lib "
+            f"{facts.get('wsol_lib')}: fit it again with this version"
+        )
+    method = find(name)
+    settings = known[1] | {"pretrained": False}
+    localizer = method(name, known[0], settings, facts.get("wnids"))
+    localizer.settings = known[1]
+    return localizer.restore(folder, facts)
