@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from wsol_lib.boxes import box_iou, boxes_from_score_maps, normalize_score_maps
+from wsol_lib.boxes import box_iou, boxes_from_score_maps, normalize_score_maps, scale_boxes
 
 batches = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.float32, shape, elements=st.integers(0, 6).map(lambda k: float(np.float32(k / 6))))
@@ -110,6 +110,23 @@ def test_scores_outside_zero_to_one_are_refused(bad):
 def test_wrong_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="expected score maps of shape"):
         boxes_from_score_maps(torch.zeros(shape), 0.5)
+
+
+@pytest.mark.parametrize("here", [7, 13, 26, 45, 49, 51, 52, 299])
+def test_a_box_that_ends_with_its_frame_ends_with_the_next(here):
+    """13 cells of 448 / 13 pixels are 448.00003 pixels in float32."""
+    there = torch.arange(1, 600)
+    sizes = torch.stack([there, there.flip(0)], dim=1)
+    whole = torch.tensor([[0.0, 0, here, here]]).expand(len(there), 4)
+    assert torch.equal(scale_boxes(whole, (here, here), sizes)[:, 2:], sizes.float())
+    assert torch.equal(scale_boxes(torch.cat([0 * sizes, sizes], 1).float(), sizes, (here, here)), whole)
+
+
+def test_a_scaled_box_is_cut_at_the_new_border_and_keeps_its_type():
+    boxes = torch.tensor([[-1.0, 2, 3, 9], [1, 1, 2, 2]], dtype=torch.float64)
+    scaled = scale_boxes(boxes, torch.tensor([4, 8]), torch.tensor([[8, 4], [12, 4]]))
+    assert scaled.tolist() == [[0, 1, 6, 4], [3, 0.5, 6, 1]] and scaled.dtype == torch.float64
+    assert scale_boxes(torch.zeros(0, 4), (4, 4), (8, 8)).shape == (0, 4)
 
 
 corners = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=4).map(

@@ -64,6 +64,26 @@ def boxes_from_score_maps(maps: Tensor, threshold: float) -> Tensor:
     return torch.from_numpy(boxes).to(maps.device)
 
 
+def scale_boxes(boxes: Tensor, here: Sequence[int] | Tensor, there: Sequence[int] | Tensor) -> Tensor:
+    """Boxes of one frame in pixels of another: of a map in its image, of a resized image in the image as it was.
+
+    They never leave the new frame: an edge on the border of one is on the border of the other to the last digit (26 cells
+    of 448 / 26 pixels each would end at 448.00003), and what lay beyond it is cut off.
+
+    Args:
+        boxes: (N, 4), xyxy
+        here, there: width and height of both frames, (2,) or (N, 2), one for each box, as ``dataset.image_sizes``
+
+    Returns:
+        (N, 4), of the same float type and on the same device
+
+    >>> scale_boxes(torch.tensor([[13.0, 0, 26, 13]]), here=(26, 26), there=(448, 224))
+    tensor([[224.,   0., 448., 112.]])
+    """
+    here, there = (torch.as_tensor(size).to(boxes).expand(len(boxes), 2).repeat(1, 2) for size in (here, there))
+    return torch.minimum(boxes * there / here, there).clamp(min=0)
+
+
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Pairwise intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy with continuous edges.
 
