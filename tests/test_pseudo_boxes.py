@@ -7,9 +7,10 @@ import torch
 from torchvision.transforms import v2
 
 from wsol_lib import pseudo_boxes
-from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
+from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps, scale_boxes
 from wsol_lib.cam import CAM, localize
 from wsol_lib.data import LocalizationDataset, Subset, load_dataset
+from wsol_lib.data.transforms import stack_images
 from wsol_lib.models import create_backbone
 
 SETTINGS = {"method": "cam", "tau": 0.24, "backbone": "efficientnet_lite0"}
@@ -55,6 +56,43 @@ def test_images_of_several_sizes_get_boxes_in_their_own_pixels(model):
     torch.testing.assert_close(large, small * torch.tensor([2.0, 3, 2, 3]), atol=4, rtol=0)
     with pytest.raises(ValueError, match="expected input_size for images of several sizes, found None for two"):
         pseudo_boxes.from_localizer(model, TwoSizes(), 0.5)
+
+
+class Photographs(LocalizationDataset):
+    """Grey images of the given sizes, width and height."""
+
+    def __init__(self, *sizes):
+        names, boxes = [str(size) for size in sizes], [torch.tensor([[0.0, 0, 1, 1]])] * len(sizes)
+        labels = torch.zeros(len(sizes), dtype=torch.int64)
+        super().__init__("photographs", "test", ("grey",), labels, boxes, torch.tensor(sizes), names)
+
+    def _image(self, i):
+        width, height = self.image_sizes[i].tolist()
+        return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+
+
+def test_boxes_that_fill_a_resized_image_are_boxes_inside_the_image(model):
+    """299 pixels of 333 / 299 each would end at 333.00003, and the image would be lost without a word."""
+    dataset = Photographs((500, 333), (333, 500), (640, 480))
+    found = pseudo_boxes.from_localizer(model, dataset, 0.0, input_size=299)
+    assert found.tolist() == [[0, 0, 500, 333], [0, 0, 333, 500], [0, 0, 640, 480]]
+    assert len(pseudo_boxes.WithBoxes(dataset, found, keep_good=True)) == 3
+
+
+def test_an_image_is_localized_alike_whatever_the_sizes_beside_it(model):
+    """Alone it is resized by the backbone, among others before it: both in one way."""
+    large = Photographs((150, 130))
+    alone, _ = localize(model, large.images([0]), large.labels, input_size=64)
+    among, _ = localize(model, stack_images(Photographs((150, 130), (90, 70)), [0, 1], 64), torch.tensor([0, 0]))
+    expected = boxes_from_score_maps(normalize_score_maps(alone), 0.6)[0]
+    found = pseudo_boxes.from_localizer(model, Photographs((150, 130), (90, 70)), 0.6, input_size=64)[0]
+    small = boxes_from_score_maps(normalize_score_maps(among), 0.6)[0]
+    assert torch.equal(found, scale_boxes(small[None], (64, 64), (150, 130))[0])
+    torch.testing.assert_close(found, expected, atol=4, rtol=0)
+    assert torch.equal(
+        model.backbone.preprocess(stack_images(Photographs((150, 130), (90, 70)), [0, 1], 64), 64)[:1],
+        model.backbone.preprocess(large.images([0]), 64),
+    )
 
 
 # -- what the student sees -----------------------------------------------------------------------------------------------

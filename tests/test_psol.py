@@ -19,6 +19,7 @@ from wsol_lib.psol import (
     labels_and_boxes,
     predict_boxes,
     relative_boxes,
+    renormalize,
 )
 from wsol_lib.train import train
 
@@ -113,6 +114,24 @@ def test_random_crops_keep_a_piece_of_the_box():
     assert any((boxes[:, 2:] <= boxes[:, :2]).any() for boxes in lost)
 
 
+def test_a_box_that_fills_the_image_fills_every_crop():
+    """595 pixels resized to 299 would end at 299.00003."""
+    torch.manual_seed(0)
+    for side in (595, 333):
+        whole = torch.tensor([[0.0, 0, side, side]])
+        filled = make_sample(torch.zeros(3, side, side, dtype=torch.uint8), 0, whole, None, "a")
+        for _ in range(40):
+            boxes = relative_boxes([RandomResizedCrop(299)(filled)])
+            torch.testing.assert_close(boxes, torch.tensor([[0.0, 0, 1, 1]]))
+
+
+def test_images_are_renormalized_from_one_network_for_another():
+    here = Backbone(nn.Identity(), GapLinear(3, 2), 3)
+    there = Backbone(nn.Identity(), GapLinear(3, 2), 3, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(renormalize(here.preprocess(images), here, there), there.preprocess(images))
+
+
 def test_a_box_that_no_crop_keeps_gets_the_whole_image():
     point = make_sample(torch.zeros(3, 64, 64, dtype=torch.uint8), 0, torch.tensor([[8.0, 8, 8, 8]]), None, "a")
     assert RandomResizedCrop(32)(point).boxes.tolist() == [[4, 4, 4, 4]]
@@ -182,10 +201,11 @@ def test_boxes_are_in_pixels_of_the_images_whatever_the_backbone_sees():
     assert (boxes[:, 2] <= 60).all() and (boxes[:, 3] <= 40).all()
 
 
-def test_prediction_leaves_the_mode_as_it_was():
+def test_prediction_leaves_the_mode_of_every_part_as_it_was():
     regressor = BoxRegressor(backbone(), hidden=8).train()
+    regressor.backbone.trunk.eval()  # as what is frozen
     predict_boxes(regressor, torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-    assert regressor.training and regressor.backbone.trunk.training
+    assert regressor.training and regressor.backbone.head.training and not regressor.backbone.trunk.training
 
 
 def test_per_class_boxes_need_the_classes():
@@ -233,6 +253,16 @@ def test_ten_crops_average_probabilities():
     logits = classify(toy_classifier(), bright_on_the_left(10), crops=10)
     probability = (2 * torch.sigmoid(torch.tensor(1.0)) + 8 * 0.5) / 10
     torch.testing.assert_close(logits.exp(), torch.stack([probability, 1 - probability])[None])
+
+
+@pytest.mark.parametrize("input_size, resized", [(224, 256), (299, 320), (448, 512), (112, 128)])
+def test_ten_crops_are_cut_out_of_the_papers_squares(input_size, resized):
+    """Section 4.2: 256 for crops of 224, 320 for those of 299. Only views of the left border see the bright columns."""
+    seen, classifier = [], toy_classifier()
+    preprocess = classifier.preprocess
+    classifier.preprocess = lambda images, size: seen.append(size) or preprocess(images, size)
+    classify(classifier, bright_on_the_left(10), crops=10, input_size=input_size)
+    assert seen == [resized]
 
 
 @pytest.mark.parametrize("crops, resize", [(5, None), (1, 100)])

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
-from wsol_lib.data import Sample, make_sample
-from wsol_lib.data.transforms import center_crop, random_crop, square, ten_crop
+from wsol_lib.data import LocalizationDataset, Sample, make_sample
+from wsol_lib.data.transforms import random_crop, resize_images, resized_side, square, stack_images
+from wsol_lib.models import Backbone, GapLinear
 
 
 def sample(box=(40, 20, 80, 60), size=(80, 160)):
@@ -38,20 +40,6 @@ def test_a_square_takes_the_whole_image():
     assert (moved.label, moved.image_id) == (7, "x")
 
 
-def test_a_centre_crop_takes_the_middle_of_the_square():
-    moved = center_crop(40, 32)(sample())
-    assert moved.image.shape == (3, 32, 32) and moved.boxes.tolist() == [[6, 6, 16, 26]]
-    assert extent(moved.ignore) == [0, 0, 6, 32]
-    agrees(moved)
-
-
-def test_a_centre_crop_cuts_boxes_and_keeps_those_outside_without_area():
-    moved = center_crop(40, 20)(sample(box=(0, 0, 80, 40)))
-    assert moved.boxes.tolist() == [[0, 0, 10, 10]]
-    x1, y1, x2, y2 = center_crop(40, 20)(sample(box=(0, 0, 20, 10))).boxes[0].tolist()
-    assert (x2 - x1) * (y2 - y1) == 0
-
-
 def test_a_random_crop_moves_everything_together_and_flips_half():
     torch.manual_seed(0)
     transform, flipped, places = random_crop(48, 40), 0, set()
@@ -80,28 +68,64 @@ def test_a_box_that_a_random_crop_loses_is_taken_out_and_others_stay():
 
 def test_a_sample_without_boxes_or_mask_goes_through():
     plain = make_sample(torch.zeros(3, 30, 20, dtype=torch.uint8), 0, torch.zeros(0, 4), None, "x")
-    for transform in (square(16), center_crop(20, 16), random_crop(20, 16)):
+    for transform in (square(16), random_crop(20, 16)):
         moved = transform(plain)
         assert moved.image.shape == (3, 16, 16) and moved.boxes.shape == (0, 4) and moved.mask is None
 
 
-def test_ten_crops_are_corners_and_middle_and_their_mirror_images():
-    image = torch.arange(36, dtype=torch.uint8).reshape(1, 6, 6).expand(3, -1, -1)
-    crops = ten_crop(6, 4)(make_sample(image, 0, torch.zeros(0, 4), None, "x"))
-    assert crops.shape == (10, 3, 4, 4) and type(crops) is torch.Tensor
-    assert crops[:5, 0, 0, 0].tolist() == [0, 2, 12, 14, 7]
-    assert torch.equal(crops[5:], crops[[1, 0, 3, 2, 4]].flip(-1))  # the mirror image's upper left is the upper right
-
-
-@pytest.mark.parametrize("transform", [random_crop, center_crop, ten_crop])
 @pytest.mark.parametrize("crop", [0, 33])
-def test_a_crop_has_to_fit_the_square(transform, crop):
+def test_a_crop_has_to_fit_the_square(crop):
     with pytest.raises(ValueError, match=rf"expected a crop of 1 to 32 pixels, the resized image, found {crop}"):
-        transform(32, crop)
+        random_crop(32, crop)
 
 
 @pytest.mark.parametrize("pair", [(256, 224), (320, 299), (512, 448)])
 def test_the_pairs_of_the_papers(pair):
+    assert random_crop(*pair)(sample()).image.shape[-2:] == (pair[1],) * 2
+    assert resized_side(pair[1]) == pair[0]
+
+
+def test_a_square_is_what_a_backbone_makes_of_the_image():
+    picture = torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    backbone = Backbone(nn.Identity(), GapLinear(3, 2), 3)
+    moved = square(32)(make_sample(picture, 0, torch.zeros(0, 4), None, "x"))
+    torch.testing.assert_close(backbone.preprocess(moved.image[None]), backbone.preprocess(picture[None], 32))
+
+
+@pytest.mark.parametrize("width, height, side", [(595, 333, 299), (500, 333, 299), (200, 150, 224)])
+def test_a_box_that_fills_the_image_fills_the_square(width, height, side):
+    whole = torch.tensor([[0.0, 0, width, height]])
+    full = make_sample(torch.zeros(3, height, width, dtype=torch.uint8), 0, whole, None, "x")
+    for boxes in (square(side)(full).boxes, resize_images(full.boxes, (side, side))):
+        torch.testing.assert_close(boxes.as_subclass(torch.Tensor), torch.tensor([[0.0, 0, side, side]]))
+        assert boxes.max() <= side
+
+
+class OfSizes(LocalizationDataset):
+    """Images of the given sizes, width and height, that remember that they were read."""
+
+    def __init__(self, *sizes):
+        boxes, labels = [torch.zeros(0, 4)] * len(sizes), torch.zeros(len(sizes), dtype=torch.int64)
+        super().__init__("sized", "test", ("a",), labels, boxes, torch.tensor(sizes), [str(size) for size in sizes])
+
+    def _image(self, i):
+        width, height = self.image_sizes[i].tolist()
+        return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+
+
+def test_a_batch_of_one_size_is_left_as_it_is():
+    dataset = OfSizes((50, 70), (9, 9), (50, 70))
+    for side in (None, 32):
+        assert torch.equal(stack_images(dataset, [2, 0], side), dataset.images([2, 0]))
+
+
+def test_a_batch_of_several_sizes_is_one_of_squares():
+    dataset, backbone = OfSizes((50, 70), (32, 32), (90, 40)), Backbone(nn.Identity(), GapLinear(3, 2), 3)
+    batch = stack_images(dataset, range(3), 32)
     assert (
-        random_crop(*pair)(sample()).image.shape[-2:] == center_crop(*pair)(sample()).image.shape[-2:] == (pair[1],) * 2
+        batch.shape == (3, 3, 32, 32) and batch.dtype == torch.uint8 and torch.equal(batch[1], dataset.images([1])[0])
     )
+    alone = torch.cat([backbone.preprocess(dataset.images([i]), 32) for i in range(3)])
+    torch.testing.assert_close(backbone.preprocess(batch, 32), alone)
+    with pytest.raises(ValueError, match="expected input_size for images of several sizes, found None for sized"):
+        stack_images(dataset, range(3), None)

@@ -1,4 +1,4 @@
-"""Pseudo boxes: a localizer's guesses go in, a data set that a student can learn from comes out, by way of a COCO file.
+"""Pseudo boxes: what a localizer guessed becomes the data set that a student learns from, by way of a COCO file.
 
 PSOL ("Rethinking the Route Towards WSOL", CVPR 2020), Algorithm 1, line 2. A localizer with score maps gives boxes through
 :func:`from_localizer`; boxes of any other make (DDT's, a detector's, a person's) go the same way from there. All are
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
 import wsol_lib
-from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
+from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps, scale_boxes
 from wsol_lib.cache import atomic_path
 from wsol_lib.cam import CAM, localize
 from wsol_lib.data import LocalizationDataset, Subset
+from wsol_lib.data.transforms import stack_images
 
 
 def from_localizer(
@@ -44,24 +44,11 @@ def from_localizer(
     boxes = []
     for start in tqdm(range(0, len(dataset), batch_size), desc="pseudo boxes", unit="batch"):
         indices = range(start, min(start + batch_size, len(dataset)))
-        images, scale = _of_one_size(dataset, indices, input_size)
+        images = stack_images(dataset, indices, input_size)
         maps, _ = localize(model, images, dataset.labels[indices], input_size=input_size, batch_size=batch_size)
-        boxes.append(boxes_from_score_maps(normalize_score_maps(maps), tau) * scale)
+        found = boxes_from_score_maps(normalize_score_maps(maps), tau)
+        boxes.append(scale_boxes(found, images.shape[:-3:-1], dataset.image_sizes[indices]))
     return torch.cat(boxes)
-
-
-def _of_one_size(dataset: LocalizationDataset, indices: range, input_size: int | None) -> tuple[Tensor, Tensor]:
-    """Images uint8 (n, 3, H, W), resized only if their sizes differ, and the factor (n, 4) that brings boxes back."""
-    sizes = dataset.image_sizes[indices]
-    if (sizes == sizes[0]).all():
-        return dataset.images(indices), torch.ones(len(sizes), 4)
-    if input_size is None:
-        raise ValueError(
-            f"expected input_size for images of several sizes, found None for {dataset.name}: give the side in pixels "
-            "that the backbone is to see"
-        )
-    images = [transforms.resize(dataset.images([i])[0], [input_size] * 2, antialias=True) for i in indices]
-    return torch.stack(images), sizes.float().repeat(1, 2) / input_size
 
 
 def are_good(boxes: Tensor, image_sizes: Tensor) -> Tensor:

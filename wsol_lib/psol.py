@@ -1,4 +1,4 @@
-"""PSOL: images with pseudo boxes go in, a box regressor that needs neither label nor score map comes out.
+"""PSOL: a box regressor that learns a localizer's boxes, and then needs neither its score maps nor a label.
 
 Zhang, Cao and Wu, "Rethinking the Route Towards Weakly Supervised Object Localization" (CVPR 2020), Algorithm 1 and
 section 3.2: localization is taught apart from classification, by regression onto boxes that some localizer guessed, and
@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from wsol_lib.cam import cross_entropy
 from wsol_lib.data import Sample
-from wsol_lib.models import Backbone, BoxRegressor
+from wsol_lib.data.transforms import INTERPOLATION, resized_side, square
+from wsol_lib.models import Backbone, BoxRegressor, eval_mode
 from wsol_lib.pseudo_boxes import are_good
 from wsol_lib.train import labels
 
 ATTEMPTS = 30  # crops that are tried before the whole image is taken, as in the authors' code
-TEN_CROP_RESIZE = 256 / 224  # side of the image over side of the crop (section 4.2)
 
 
 # -- boxes as numbers in [0, 1] (section 3.2.2) --------------------------------------------------------------------------
@@ -105,15 +105,15 @@ class RandomResizedCrop(v2.RandomResizedCrop):
     """
 
     def __init__(self, size: int, scale: tuple[float, float] = (0.2, 1.0)):
-        super().__init__(size, scale=scale, antialias=True)
+        super().__init__(size, scale=scale, interpolation=INTERPOLATION, antialias=True)
 
     def forward(self, sample: Sample) -> Sample:
         """After ``ATTEMPTS`` crops that lost a box, the whole image, resized."""
         for _ in range(ATTEMPTS):
-            cropped = super().forward(sample)
+            cropped = v2.ClampBoundingBoxes()(super().forward(sample))
             if (cropped.boxes[:, 2:] > cropped.boxes[:, :2]).all():
                 return cropped
-        return v2.Resize(self.size, antialias=True)(sample)
+        return square(self.size[0])(sample)
 
 
 # -- one network or two (section 4.1) ------------------------------------------------------------------------------------
@@ -156,6 +156,17 @@ class JointModel(nn.Module):
         return classification | {"loss": total, "mse": error.detach()}
 
 
+def require_two_networks(first: Backbone, second: Backbone) -> None:
+    """ValueError if two backbones share their trunk: teacher and student learn apart."""
+    if first.trunk is second.trunk:
+        raise ValueError("expected two networks, found one trunk in both: create a backbone for each")
+
+
+def renormalize(inputs: Tensor, here: Backbone, there: Backbone) -> Tensor:
+    """Images (N, 3, H, W) normalised for one backbone -> the same images normalised for another."""
+    return (inputs * here.std + here.mean - there.mean) / there.std
+
+
 # -- Algorithm 1, lines 4 and 5 ------------------------------------------------------------------------------------------
 
 
@@ -171,7 +182,7 @@ def predict_boxes(
     """The box of each image.
 
     Args:
-        regressor: put into eval mode for the pass and back afterwards
+        regressor: looked at in eval mode, whatever mode it is in
         images: uint8 (N, 3, H, W)
         classes: (N,), of the images, for a regressor with a box per class
         input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
@@ -209,12 +220,12 @@ def classify(
     """Class scores of each image, to go with the boxes of any localizer into :class:`wsol_lib.metrics.LocalizationAccuracy`.
 
     Args:
-        classifier: of ``create_backbone`` or ``create_classifier``; put into eval mode for the pass and back afterwards
+        classifier: of ``create_backbone`` or ``create_classifier``; looked at in eval mode, whatever mode it is in
         images: uint8 (N, 3, H, W)
         crops: 1, the middle; or 10, the middle, the corners and their mirror images
         input_size: side in pixels of a crop; None is what the classifier was trained on
         resize: side to which an image is resized before it is cropped; None is ``input_size``, which crops nothing off, with
-            one crop, and 256 / 224 of it (section 4.2) with ten
+            one crop, and with ten 256 for crops of 224 and 320 for crops of 299 pixels (section 4.2)
         batch_size: crops in one forward pass
 
     Returns:
@@ -224,7 +235,7 @@ def classify(
         ValueError: another number of crops, or crops larger than the image
     """
     size = input_size or classifier.input_size
-    resize = resize or (size if crops == 1 else round(size * TEN_CROP_RESIZE))
+    resize = resize or (size if crops == 1 else resized_side(size))
     if crops not in (1, 10) or resize < size:
         raise ValueError(
             f"expected 1 or 10 crops no larger than the resized image, found {crops} of {size} pixels out of {resize}: "
@@ -244,14 +255,10 @@ def classify(
 
 def _in_batches(model: nn.Module, function, number: int, batch_size: int, name: str) -> Tensor:
     """``function`` of slices of 0 ... number - 1, joined on the CPU; the model is in eval mode meanwhile."""
-    was_training = model.training
-    model.eval()
     starts = range(0, number, batch_size)
-    try:
+    with eval_mode(model):
         parts = [
             function(slice(start, start + batch_size)).float().cpu()
             for start in tqdm(starts, desc=name, unit="batch", disable=len(starts) <= 2)
         ]
-    finally:
-        model.train(was_training)
     return torch.cat(parts)

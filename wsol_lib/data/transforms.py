@@ -1,69 +1,102 @@
-"""The papers' transforms: a ``Sample`` goes in, the ``Sample`` that a network sees comes out, boxes and masks moved along.
+"""How images are resized and cropped, in training and at test, with their boxes and masks moved along.
 
-Built of torchvision.transforms.v2; images stay uint8, ``Backbone.preprocess`` scales and normalises them.
+Everything is resized in one way, bicubic with antialiasing, which on 8-bit images gives what Pillow gives; masks take the
+nearest pixel. Images stay uint8, ``Backbone.preprocess`` scales and normalises them.
 
-======================================= ========================= =========================
+======================================= ========================= ===================================
 paper                                   training                  test
-======================================= ========================= =========================
+======================================= ========================= ===================================
 Evaluating WSOL Methods Right, its code ``random_crop(256, 224)`` ``square(224)``
-PSOL sec. 4, SLT-Net sec. 4             ``random_crop(256, 224)`` ``center_crop(256, 224)``
-the same with InceptionV3               ``random_crop(320, 299)`` ``center_crop(320, 299)``
-both, classification of ImageNet        \                         ``ten_crop(256, 224)``
+PSOL sec. 4, SLT-Net sec. 4             ``random_crop(256, 224)`` ``psol.classify(..., resize=256)``
+the same with InceptionV3               ``random_crop(320, 299)`` ``psol.classify(..., resize=320)``
+both, classification of ImageNet        \                         ``psol.classify(..., crops=10)``
 PSOL sec. 4, the images of DDT          ``square(448)``           \
-LCHP sec. 4                             ``random_crop(512, 448)`` ``center_crop(512, 448)``
-======================================= ========================= =========================
+LCHP sec. 4                             ``random_crop(512, 448)`` ``square(448)``
+======================================= ========================= ===================================
 
 Every resize is to a square and so changes the aspect ratio. PSOL names no training crop; its public code takes torchvision's
-random resized crop and has the one above, SLT-Net's, beside it. LCHP names no test crop: the centre is our reading.
+random resized crop and has the one above, SLT-Net's, beside it. At test PSOL predicts the box of the middle of the image,
+too, and compares it with the true box cut there, which makes large objects a little easier; ``psol.predict_boxes`` looks at
+the whole image. LCHP names no test crop: the whole image is our reading.
 
 Boxes are cut at the border of the crop. After a training crop a box of which nothing is left is taken out, so that
-``boxes`` may be (0, 4). After a centre crop every box is kept, as one without area at the border if it lies outside: at
-test each image has to be counted, and no prediction can hit such a box. Boxes and predictions are then both of the crop;
-PSOL's public code compares them in this way, although the cut makes large objects a little easier.
+``boxes`` may be (0, 4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
 
-from wsol_lib.data.sample import Sample
+from wsol_lib.data.sample import LocalizationDataset, Sample
+
+INTERPOLATION = InterpolationMode.BICUBIC
+#: Side to which the papers resize an image of which they crop this side
+RESIZED = {224: 256, 299: 320, 448: 512}
+
+
+def resize_images(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Images (..., H, W), or the tv_tensors that belong to one, at another size (height, width).
+
+    Boxes are cut at the border, beyond which rounding puts some of them by a hair.
+    """
+    resized = functional.resize(images, list(size), interpolation=INTERPOLATION, antialias=True)
+    is_boxes = isinstance(resized, tv_tensors.BoundingBoxes)
+    return functional.clamp_bounding_boxes(resized) if is_boxes else resized
+
+
+def stack_images(dataset: LocalizationDataset, indices: Sequence[int], side: int | None) -> Tensor:
+    """Some images of a data set as one batch, its transform not applied.
+
+    Args:
+        dataset: its images may differ in size
+        indices: which of them
+        side: in pixels, of the squares to which they are resized if they differ; images of one size are left as they are
+
+    Returns:
+        uint8 (n, 3, H, W)
+
+    Raises:
+        ValueError: images of several sizes and no side
+    """
+    sizes = dataset.image_sizes[list(indices)]
+    if (sizes == sizes[0]).all():
+        return dataset.images(indices)
+    if side is None:
+        raise ValueError(
+            f"expected input_size for images of several sizes, found None for {dataset.name}: give the side in pixels "
+            "that the backbone is to see"
+        )
+    return torch.stack([resize_images(dataset.images([i])[0], (side, side)) for i in indices])
 
 
 def random_crop(resize: int = 256, crop: int = 224) -> Callable[[Sample], Sample]:
     """Training: resize to a square of side ``resize``, crop one of side ``crop`` anywhere, flip every second image."""
-    return v2.Compose([*_squares(resize, crop, v2.RandomCrop), v2.RandomHorizontalFlip(), _WithoutLostBoxes()])
-
-
-def center_crop(resize: int = 256, crop: int = 224) -> Callable[[Sample], Sample]:
-    """Test: resize to a square of side ``resize``, crop the middle of side ``crop``."""
-    return v2.Compose(_squares(resize, crop, v2.CenterCrop))
-
-
-def square(side: int = 224) -> Callable[[Sample], Sample]:
-    """The whole image, resized to a square."""
-    return v2.Resize((side, side), antialias=True)
-
-
-def ten_crop(resize: int = 256, crop: int = 224) -> Callable[[Sample], Tensor]:
-    """Classification at test: the four corners, the middle and their mirror images, uint8 (10, 3, crop, crop).
-
-    Boxes would be ten different ones: take ``dataset.labels`` for the labels, and the mean of the ten softmax outputs.
-    """
-    image_to_crops = v2.Compose([*_squares(resize, crop, v2.TenCrop), torch.stack])
-    return lambda sample: image_to_crops(sample.image.as_subclass(Tensor))
-
-
-def _squares(resize: int, crop: int, cut: Callable[[int], nn.Module]) -> list[nn.Module]:
     if not 0 < crop <= resize:
         raise ValueError(
             f"expected a crop of 1 to {resize} pixels, the resized image, found {crop}: correct one of them"
         )
-    return [square(resize), cut(crop)]
+    return v2.Compose([square(resize), v2.RandomCrop(crop), v2.RandomHorizontalFlip(), _WithoutLostBoxes()])
+
+
+def resized_side(crop: int) -> int:
+    """Side to which an image is resized before a square of side ``crop`` is cut out of it: ``RESIZED``, or 256 / 224 of it.
+
+    >>> resized_side(299), resized_side(112)
+    (320, 128)
+    """
+    return RESIZED.get(crop, round(crop * 256 / 224))
+
+
+def square(side: int = 224) -> Callable[[Sample], Sample]:
+    """The whole image, resized to a square."""
+    # rounding would leave some boxes a hair outside
+    return v2.Compose([v2.Resize((side, side), INTERPOLATION, antialias=True), v2.ClampBoundingBoxes()])
 
 
 class _WithoutLostBoxes(nn.Module):
