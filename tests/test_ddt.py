@@ -14,6 +14,7 @@ from torch import nn
 from wsol_lib.data import LocalizationDataset, Subset
 from wsol_lib.ddt import DDT, boxes, feature_batches, pseudo_boxes
 from wsol_lib.models import Backbone
+from wsol_lib.pseudo_boxes import are_good
 
 
 def features(n=12, channels=6, side=5, seed=0, dtype=torch.float64):
@@ -51,6 +52,15 @@ def test_it_is_sklearns_pca():
         assert np.allclose(ddt.components_[i], sign * pca.components_[i])
         expected = sign * pca.transform(rows(x))[:, i].reshape(12, 5, 5)
         assert np.allclose(ddt.transform(x, i), expected)
+
+
+def test_it_is_sklearns_pca_with_fewer_positions_than_channels_too():
+    x = features(n=2, channels=64, side=3)
+    ddt, pca = DDT(n_components=17).partial_fit(x[:1]).partial_fit(x[1:]), PCA(17, svd_solver="full").fit(rows(x))
+    assert np.allclose(ddt.explained_variance_ratio_, pca.explained_variance_ratio_)
+    sign = np.sign((ddt.components_.numpy() * pca.components_).sum(1, keepdims=True))
+    assert np.allclose(ddt.components_, sign * pca.components_)
+    assert np.allclose(ddt.transform(x), sign[0] * pca.transform(rows(x))[:, 0].reshape(2, 3, 3))
 
 
 def test_batches_in_any_order_and_merged_halves_are_one_pass():
@@ -133,11 +143,21 @@ def test_an_object_in_the_middle_is_positive():
 # -- what it refuses --
 
 
-def test_fewer_positions_than_channels():
-    ddt = DDT().partial_fit(features(n=1, channels=30, side=5))
-    with pytest.raises(ValueError, match="found 25 positions of 30 channels"):
+@pytest.mark.parametrize("number, channels", [(1, 6), (2, 30), (24, 30)])
+def test_more_components_than_there_are(number, channels):
+    """Of 25 positions an image; 2 images of one position each have one direction, 24 channels at most 24."""
+    x = features(n=number, channels=channels, side=5 if number == 1 else 1)
+    most = min(channels, x[:, 0].numel() - 1)
+    assert DDT(n_components=most).partial_fit(x).components_.shape == (most, channels)
+    with pytest.raises(ValueError, match=f"found {most + 1} of {x[:, 0].numel()} positions with {channels} channels"):
+        _ = DDT(n_components=most + 1).partial_fit(x).components_
+
+
+def test_one_position_has_no_direction_until_there_are_more():
+    ddt = DDT().partial_fit(features(n=1, side=1))
+    with pytest.raises(ValueError, match=r"found 1 of 1 positions with 6 channels: ask for fewer, or give more images"):
         _ = ddt.component_
-    assert ddt.partial_fit(features(n=1, channels=30, seed=1)).component_.shape == (30,)  # more images mend it
+    assert ddt.partial_fit(features(n=1, side=1, seed=1)).component_.shape == (6,)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e20])
@@ -194,6 +214,15 @@ def test_cells_of_the_small_map_scale_to_any_size():
     maps = torch.full((1, 3, 3), -1.0)
     maps[0, 1, 1] = 1
     torch.testing.assert_close(boxes(maps, (10, 20), "threshold-first"), torch.tensor([[20, 10, 40, 20]]) / 3)
+
+
+@pytest.mark.parametrize("side", [224, 299, 448])
+@pytest.mark.parametrize("cells", [13, 26, 45, 49, 51, 52])
+def test_boxes_of_cells_never_leave_the_image(cells, side):
+    """13 cells of 448 / 13 pixels would end at 448.00003."""
+    maps = torch.ones(1, cells, cells)
+    for order in ("resize-first", "threshold-first"):
+        assert boxes(maps, (side, side), order).tolist() == [[0, 0, side, side]]
 
 
 @pytest.mark.parametrize("order", ["resize-first", "threshold-first"])
@@ -266,6 +295,21 @@ def test_good_classes_are_localized_and_the_bad_ones_named(backbone, sizes, orde
         torch.testing.assert_close(found[i], expected[i], rtol=1e-5, atol=float(tolerance) + 1e-4)
 
 
+def test_boxes_that_touch_the_border_can_be_learnt_at_any_size(backbone):
+    """26 cells of 448 / 26 pixels would end at 448.00003, and in the image beyond its border."""
+    dataset = Subset(Squares(((500, 333), (333, 500))), [0, 2, 1, 3])
+    everywhere = nn.Sequential(nn.AdaptiveAvgPool2d(26), Stripes())
+    found, _ = pseudo_boxes(Backbone(everywhere, nn.Identity(), 1), dataset, input_size=448, order="threshold-first")
+    assert are_good(found, dataset.image_sizes).all() and torch.equal(found[:, 3], dataset.image_sizes[:, 1].float())
+
+
+class Stripes(nn.Module):
+    """One channel that is high in the right half, from top to bottom."""
+
+    def forward(self, x):
+        return (torch.arange(x.shape[-1]) >= x.shape[-1] / 2).float().expand(len(x), 1, *x.shape[-2:])
+
+
 def test_without_classes_no_image_is_alone(backbone):
     dataset = Squares()
     found, failures = pseudo_boxes(
@@ -323,6 +367,9 @@ def test_layers_by_name_even_if_the_next_works_in_place(backbone):
     (_, pooled), *_ = feature_batches(backbone, Squares(), [0, 2], layer="0", input_size=32)
     (indices, last), *_ = feature_batches(backbone, Squares(), [0, 2], input_size=32)
     assert indices == [0, 2] and backbone.training
+    backbone.trunk[1].eval()  # as what is frozen
+    next(iter(feature_batches(backbone, Squares(), [0], input_size=32)))
+    assert backbone.training and not backbone.trunk[1].training
     assert pooled.shape == (2, 3, 4, 4) and pooled.max() == 1
     torch.testing.assert_close(pooled, -last)
     with pytest.raises(ValueError, match=r"found 'conv5_3': choose one of 0, 1, or one inside"):

@@ -1,4 +1,4 @@
-"""Deep descriptor transforming: features of images that share an object go in, maps of what they share come out, and boxes.
+"""Deep descriptor transforming (DDT): boxes of what many images share, from the features of a pretrained network.
 
 Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transforming" (2019), as
 recapped in section 3.2 of the PSOL paper: the descriptors of all positions of all images are projected on their first
@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from wsol_lib.boxes import as_score_maps, boxes_from_score_maps
+from wsol_lib.boxes import as_score_maps, boxes_from_score_maps, scale_boxes
 from wsol_lib.data import LocalizationDataset
-from wsol_lib.models import Backbone
+from wsol_lib.data.transforms import stack_images
+from wsol_lib.models import Backbone, eval_mode
 
 ORDERS = ("resize-first", "threshold-first")
 BLOCK = 4096  # positions that are widened to float64 at once
@@ -126,7 +127,7 @@ class DDT:
     def components_(self) -> Tensor:
         """(n_components, C), unit vectors in order of falling variance, signs as above.
 
-        Raises ValueError for fewer positions than channels or components than asked for, and for constant features.
+        Raises ValueError for more components than channels or positions allow, and for constant features.
         """
         return self._decompose()[1]
 
@@ -159,10 +160,11 @@ class DDT:
         """Eigenvalues (n_components,) of the scatter and their vectors (n_components, C), computed once a fit."""
         self._check_fitted()
         if self._eigen is None:
-            if self.n_positions < len(self.mean_):
+            channels = len(self.mean_)
+            if self.n_components > min(self.n_positions - 1, channels):
                 raise ValueError(
-                    f"expected at least as many positions as channels, found {self.n_positions} positions of "
-                    f"{len(self.mean_)} channels: give more images, a larger input_size or a layer of fewer channels"
+                    f"expected at most as many components as channels, and fewer than positions, found {self.n_components} "
+                    f"of {self.n_positions} positions with {channels} channels: ask for fewer, or give more images"
                 )
             scatter = self._scatter[:-1, :-1]
             if scatter.trace() <= 1e-20 * self.n_positions * self.mean_.square().sum():  # rounding of the mean
@@ -224,7 +226,7 @@ def boxes(maps: Tensor, size: tuple[int, int], order: str = "resize-first") -> T
     (height, width), (rows, columns) = size, maps.shape[1:]
     whole = found.new_tensor([0, 0, columns, rows])
     found = torch.where((found == 0).all(1, keepdim=True), whole, found)
-    return found * found.new_tensor([width / columns, height / rows] * 2)
+    return scale_boxes(found, (columns, rows), (width, height))
 
 
 def feature_batches(
@@ -256,11 +258,7 @@ def feature_batches(
     indices = range(len(dataset)) if indices is None else indices
     for start in range(0, len(indices), batch_size):
         batch = [int(i) for i in indices[start : start + batch_size]]
-        if (dataset.image_sizes[batch] == dataset.image_sizes[batch[0]]).all():
-            inputs = backbone.preprocess(dataset.images(batch), input_size)
-        else:
-            inputs = torch.cat([backbone.preprocess(dataset.images([i]), input_size) for i in batch])
-        yield batch, extractor(inputs)
+        yield batch, extractor(backbone.preprocess(stack_images(dataset, batch, input_size), input_size))
 
 
 def pseudo_boxes(
@@ -304,7 +302,7 @@ def pseudo_boxes(
                 ddt = _fit(backbone, fit_on, _members(fit_on, label), options)
                 for batch, features in feature_batches(backbone, dataset, targets, **options):
                     small = boxes(ddt.transform(features), (input_size, input_size), order)
-                    found[batch] = small.cpu() * dataset.image_sizes[batch].repeat(1, 2) / input_size
+                    found[batch] = scale_boxes(small.cpu(), (input_size, input_size), dataset.image_sizes[batch])
             except ValueError as error:
                 failures["all images" if label is None else dataset.class_names[label]] = str(error)
                 found[targets] = 0
@@ -353,13 +351,11 @@ class _Layer:
         outputs: list[Tensor] = []
         # a copy, because a ReLU behind the layer may work in place
         handle = self.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
-        was_training = self.backbone.training
-        self.backbone.eval()
         try:
-            self.backbone.features(inputs)
+            with eval_mode(self.backbone):
+                self.backbone.features(inputs)
         finally:
             handle.remove()
-            self.backbone.train(was_training)
         return outputs[-1]
 
 
