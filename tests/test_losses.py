@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wsol_lib.losses import box_regression_loss, consistency_loss, semantic_tolerance_loss, visual_tolerance_loss
+from wsol_lib.losses import (
+    accuracy,
+    box_regression_loss,
+    classification_loss,
+    consistency_loss,
+    regression_loss,
+    semantic_tolerance_loss,
+    visual_tolerance_loss,
+)
 
 # -- SLT Eq. 8 -----------------------------------------------------------------------------------------------------------
 
@@ -98,6 +106,14 @@ def test_visual_tolerance_by_hand():
     assert visual_tolerance_loss(maps[:, 0], restored[:, 0]) == (4 + 9) / 4
 
 
+def test_visual_tolerance_as_the_equation_prints_it_adds_the_maps_up():
+    maps, restored = torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2)
+    restored[0, 0], restored[0, 2, 0, 0] = 1.0, 4.0  # squared norm 4 + 16, W x H = 4
+    assert visual_tolerance_loss(maps, restored, sum_over_maps=True) == 20 / 4
+    assert visual_tolerance_loss(maps, restored) == 20 / 4 / 3
+    assert visual_tolerance_loss(maps[:, 0], restored[:, 0], sum_over_maps=True) == 1  # one map an image
+
+
 def test_both_views_are_pulled_together():
     maps, restored = torch.ones(1, 2, 2, 2, requires_grad=True), torch.zeros(1, 2, 2, 2, requires_grad=True)
     visual_tolerance_loss(maps, restored).backward()
@@ -164,6 +180,27 @@ def test_box_regression_refuses(boxes, pseudo_boxes, m, sentence):
         box_regression_loss(boxes, pseudo_boxes, m)
 
 
+# -- LCHP Eq. 1 and 2 ----------------------------------------------------------------------------------------------------
+
+
+def test_classification_by_hand():
+    """Probabilities 1/2, 1/4, 1/4 of the raw and 1/8, 1/8, 3/4 of the masked image."""
+    raw, masked = torch.tensor([[2.0, 1, 1]]).log(), torch.tensor([[1.0, 1, 6]]).log()
+    loss = classification_loss(raw.repeat(2, 1), masked.repeat(2, 1), torch.tensor([0, 2]))
+    expected = -(math.log(1 / 2) + math.log(1 / 8) + math.log(1 / 4) + math.log(3 / 4)) / (2 * 2)
+    torch.testing.assert_close(loss, torch.tensor(expected))
+
+
+def test_regression_by_hand():
+    boxes = torch.tensor([[0.5, 0.0, 0.5, 1.0], [0.1, 0.2, 0.3, 0.4]], requires_grad=True)
+    pseudo_boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.2]], requires_grad=True)
+    loss = regression_loss(boxes, pseudo_boxes)
+    torch.testing.assert_close(loss, torch.tensor((0.25 + 0.25 + 0.04) / 2))
+    loss.backward()
+    torch.testing.assert_close(boxes.grad, (boxes - pseudo_boxes).detach())
+    assert pseudo_boxes.grad is None
+
+
 # -- LCHP Eq. 6 ----------------------------------------------------------------------------------------------------------
 
 PREDICTIONS = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0], [0.2, 0.2, 0.2, 0.2]])
@@ -215,3 +252,12 @@ def test_consistency_refuses(change, sentence):
     arguments = {"predictions": PREDICTIONS, "targets": TARGETS, "confidence": CONFIDENCE, "tau": 0.9} | change
     with pytest.raises(ValueError, match=sentence):
         consistency_loss(**arguments)
+
+
+# -- beside the losses ---------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_is_the_share_of_images_whose_label_scores_highest():
+    logits = torch.tensor([[1.0, 2, 3], [3, 2, 1], [0, 1, 0], [9, 0, 0]], requires_grad=True)
+    share = accuracy(logits, torch.tensor([2, 0, 0, 0]))
+    assert share == 0.75 and not share.requires_grad

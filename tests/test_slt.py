@@ -13,6 +13,7 @@ from wsol_lib.cam import CAM, localize
 from wsol_lib.data import load_dataset
 from wsol_lib.losses import semantic_tolerance_loss
 from wsol_lib.models import Backbone, BoxRegressor, GapLinear
+from wsol_lib.psol import classify
 from wsol_lib.slt import ABLATION, SLTLocalizer, SLTNet, SpatialTransform, top_k_average_map
 from wsol_lib.train import train
 
@@ -192,6 +193,25 @@ def test_the_visual_loss_compares_all_class_maps_with_those_of_the_mirrored_imag
     mirrored = localizer.class_maps(localizer.backbone.features(inputs.flip(-1))).flip(-1)
     torch.testing.assert_close(found, (maps - mirrored).square()[flipped].sum() / maps.numel())
     assert SLTLocalizer(mean_backbone(), stimuli=("flip",)).loss(inputs, LABELS)["visual"] < 1e-12
+
+
+def test_the_visual_loss_can_add_the_classes_up_as_eq_13_is_printed(inputs):
+    values = []
+    for sum_over_maps in (False, True):
+        localizer = SLTLocalizer(small_backbone(), alpha=0, k=CLASSES, beta=3.0, sum_over_maps=sum_over_maps).train()
+        torch.manual_seed(0)
+        values.append(localizer.loss(inputs, LABELS))
+    mean, summed = values
+    assert mean["visual"] > 0
+    torch.testing.assert_close(summed["visual"], CLASSES * mean["visual"])
+    torch.testing.assert_close(
+        summed["loss"], CLASSES * mean["loss"]
+    )  # with all mistakes forgiven nothing else is left
+
+
+def test_the_published_settings_are_those_of_the_printed_equation():
+    backbone = Backbone(nn.AvgPool2d(8), GapLinear(3, 200), 3)
+    assert SLTLocalizer(backbone, **slt.SETTINGS["cub"]).sum_over_maps and not SLTLocalizer(backbone).sum_over_maps
 
 
 def test_the_mean_of_a_class_map_is_its_logit_without_the_bias(inputs):
@@ -435,3 +455,12 @@ def test_inference_takes_the_box_from_the_regressor_and_the_class_from_the_class
         x, y, w, h = net.regressor(net.regressor.backbone.preprocess(images)).T
     torch.testing.assert_close(boxes, 32 * torch.stack([x, y, (x + w).clamp(max=1), (y + h).clamp(max=1)], dim=1))
     assert torch.equal(localize(net, images)[0], localize(net.localizer, images)[0])
+
+
+def test_inference_resizes_before_it_crops_as_the_classifier_alone(birds):
+    net, classifier = small_net().eval(), small_backbone(seed=2, input_size=24).eval()
+    images = torch.stack([birds[i].image.as_subclass(torch.Tensor) for i in range(2)])
+    boxes, logits = slt.predict(net, classifier, images, resize=32)
+    assert torch.equal(logits, classify(classifier, images, resize=32))
+    assert not torch.equal(logits, slt.predict(net, classifier, images)[1])
+    assert torch.equal(boxes, slt.predict(net, classifier, images)[0])

@@ -1,8 +1,8 @@
-"""The losses of SLT-Net and LCHP: what networks say about a batch goes in, one number to minimise comes out.
+"""The losses of SLT-Net and LCHP, one function an equation.
 
 Guo et al., "Strengthen Learning Tolerance for Weakly Supervised Object Localization" (CVPR 2021), here SLT, and "Learning
-Consistency from High-quality Pseudo-labels for Weakly Supervised Object Localization" (2022), here LCHP. Every function is
-one equation; where the paper leaves a choice, the docstring says which one was made.
+Consistency from High-quality Pseudo-labels for Weakly Supervised Object Localization" (2022), here LCHP. Where a paper
+leaves a choice, the docstring says which one was made.
 """
 
 from __future__ import annotations
@@ -60,18 +60,20 @@ def semantic_tolerance_loss(logits: Tensor, labels: Tensor, alpha: float, k: int
     return torch.where(tolerated, alpha * losses, losses).mean()
 
 
-def visual_tolerance_loss(maps: Tensor, restored_maps: Tensor) -> Tensor:
+def visual_tolerance_loss(maps: Tensor, restored_maps: Tensor, *, sum_over_maps: bool = False) -> Tensor:
     """Mean squared difference of an image's maps and those of its transformed twin, moved back (SLT Eq. 13).
 
-    The mean is taken over the C maps too, as the paper's words, mean squared error, have it. Its equation divides by
-    W x H alone: that is C times this, and beta takes up the factor. Both sides carry gradient.
+    The paper's words, mean squared error, and its equation differ: the words take the mean over the C maps too, which is
+    the default here; the equation divides the squared norm by W x H alone, so that the C maps are summed. The sum is C
+    times the mean, 200 times on CUB, at the same beta. Both sides carry gradient.
 
     Args:
         maps: (N, C, h, w), or (N, h, w) for one map an image, not normalised
         restored_maps: of the same shape
+        sum_over_maps: add up the C maps, as the equation is printed, instead of averaging them
 
     Returns:
-        scalar, the mean over batch, maps and positions
+        scalar, the mean over batch and positions, and over the maps unless they are summed
 
     Raises:
         ValueError: two shapes, or values that are NaN or infinite
@@ -86,7 +88,8 @@ def visual_tolerance_loss(maps: Tensor, restored_maps: Tensor) -> Tensor:
         )
     _require_finite("maps", maps)
     _require_finite("restored_maps", restored_maps)
-    return F.mse_loss(maps, restored_maps)
+    loss = F.mse_loss(maps, restored_maps)
+    return loss * maps.shape[1] if sum_over_maps and maps.ndim == 4 else loss
 
 
 def box_regression_loss(boxes: Tensor, pseudo_boxes: Tensor, m: float | Tensor) -> Tensor:
@@ -115,6 +118,24 @@ def box_regression_loss(boxes: Tensor, pseudo_boxes: Tensor, m: float | Tensor) 
         raise ValueError(f"expected m above 0, found {m}: give the pixels that one cell of the score map covers")
     targets = pseudo_boxes.detach() / m
     return F.smooth_l1_loss(boxes / m, targets, reduction="none").sum(dim=1).mean()
+
+
+def classification_loss(raw: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the cross entropies of raw and masked images (LCHP Eq. 1).
+
+    Args:
+        raw, masked: logits (N, K)
+        labels: (N,)
+    """
+    return (F.cross_entropy(raw, labels) + F.cross_entropy(masked, labels)) / 2
+
+
+def regression_loss(boxes: Tensor, pseudo_boxes: Tensor) -> Tensor:
+    """Squared distance of boxes (N, 4), the mean over the batch (LCHP Eq. 2), with the 4 coordinates added up as in Eq. 2.
+
+    The text calls it the mean square error, which is a quarter of this; alpha takes up the factor.
+    """
+    return (boxes - pseudo_boxes.detach()).square().sum(dim=1).mean()
 
 
 def consistency_loss(predictions: Tensor, targets: Tensor, confidence: Tensor, tau: float) -> Tensor:
@@ -151,6 +172,11 @@ def consistency_loss(predictions: Tensor, targets: Tensor, confidence: Tensor, t
     confident = confidence > tau
     distances = (predictions[confident] - targets.detach()[confident]).square().sum(dim=1)
     return distances.sum() / len(predictions)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of images whose label (N,) has the highest of the scores (N, K); no gradient flows through it."""
+    return (logits.detach().argmax(dim=1) == labels).float().mean()
 
 
 def require_k(k: int, num_classes: int) -> None:

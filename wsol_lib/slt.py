@@ -1,4 +1,4 @@
-"""SLT-Net: images and labels go in, a localizer that forgives mistakes and a box regressor taught by it come out.
+"""SLT-Net: a localizer that forgives mistakes, and a box regressor that learns its boxes.
 
 Guo et al., "Strengthen Learning Tolerance for Weakly Supervised Object Localization" (CVPR 2021), section 3. The localizer
 (Eq. 2, 8 to 13) may confuse similar classes, and has to say the same of an image and of its transformed twin. The
@@ -21,19 +21,22 @@ from torchvision.ops import box_convert
 
 from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
 from wsol_lib.cam import CAM, class_activation_map, resize_maps
+from wsol_lib.data.transforms import resize_images
 from wsol_lib.hyperparameters import check_hyperparameters
-from wsol_lib.losses import box_regression_loss, require_k, semantic_tolerance_loss, visual_tolerance_loss
+from wsol_lib.losses import accuracy, box_regression_loss, require_k, semantic_tolerance_loss, visual_tolerance_loss
 from wsol_lib.models import Backbone, BoxRegressor, GapLinear, create_backbone
-from wsol_lib.psol import classify, predict_boxes
+from wsol_lib.psol import classify, predict_boxes, renormalize, require_two_networks
 
-#: Section 4.1: arguments of :class:`SLTLocalizer`, and how long it is trained together with the regressor
+#: Section 4.1: arguments of :class:`SLTLocalizer`, and how long it is trained together with the regressor. The paper's beta
+#: belongs to its Eq. 13 as printed.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "cub": {"alpha": 0.4, "k": 30, "beta": 10.0},
-    "imagenet": {"alpha": 0.2, "k": 100, "beta": 10.0},
+    "cub": {"alpha": 0.4, "k": 30, "beta": 10.0, "sum_over_maps": True},
+    "imagenet": {"alpha": 0.2, "k": 100, "beta": 10.0, "sum_over_maps": True},
 }
 EPOCHS = {"cub": 4, "imagenet": 2}
 #: Section 4.1, the "New Optimization" of Table 5: arguments of :func:`wsol_lib.train.train`. The paper gives neither a
-#: larger rate for new layers nor a schedule.
+#: larger rate for new layers nor a schedule. The old optimization (section 4.2) has a rate of 1e-3 and more iterations; how
+#: many is not given.
 NEW_OPTIMIZATION: dict[str, Any] = {
     "learning_rate": 2e-4,
     "head_factor": 1.0,
@@ -41,8 +44,6 @@ NEW_OPTIMIZATION: dict[str, Any] = {
     "weight_decay": 5e-4,
     "schedule": "constant",
 }
-#: Section 4.2: the rate that the new optimization lowers, and with it the number of iterations, which is not given
-OLD_LEARNING_RATE = 1e-3
 #: Table 5, its parts on and off: what :class:`SLTLocalizer` is given to leave the others out
 ABLATION: dict[str, dict[str, Any]] = {
     "CAM": {"alpha": 1.0, "average": False, "beta": 0.0},
@@ -72,10 +73,10 @@ def create_localizer_backbone(name: str, num_classes: int, pretrained: bool = Tr
     other name is ``create_backbone``'s own: Table 6 has ResNet50 and DenseNet161, the text nothing on how they were cut.
 
     Args:
-        name, num_classes, pretrained: as in :func:`wsol_lib.models.create_backbone`
+        name, num_classes, pretrained: of :func:`wsol_lib.models.create_backbone`
 
     Raises:
-        ValueError, FileNotFoundError: as there
+        ValueError, FileNotFoundError: those of :func:`wsol_lib.models.create_backbone`
     """
     whole = create_backbone(name, num_classes, pretrained)
     if name not in SURGERY:
@@ -129,10 +130,8 @@ class SpatialTransform(NamedTuple):
     size: tuple[int, int]
 
     def apply(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> (N, 3, H', W'), bilinear with antialiasing."""
-        if images.shape[-2:] != self.size:
-            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
-        return self._flip(images)
+        """Images (N, 3, H, W) -> (N, 3, H', W'), resized as all images are, bicubic with antialiasing."""
+        return self._flip(resize_images(images, self.size))
 
     def restore(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps of the transformed images (N, C, h', w') -> where they belong in the images themselves, (N, C, H, W)."""
@@ -218,6 +217,8 @@ class SLTLocalizer(CAM):
         k: classes that are similar to the right one and classes whose maps are averaged; None takes 15 % of all classes,
             the paper's 30 of 200 on CUB (on ImageNet it is 100 of 1000)
         beta: weight of the visual tolerance loss, at least 0
+        sum_over_maps: add up the classes in Eq. 13, as it is printed and as ``SETTINGS`` have it; otherwise their mean is
+            taken, the words' mean squared error, which is weaker by the number of classes at the same beta
         stimuli: out of ``STIMULI``, what the second view is changed by
         average: whether the map is the mean over the k highest scores
         keep_label: where a class is asked for, it is always one of the k averaged, if need be in place of the k-th; the
@@ -237,6 +238,7 @@ class SLTLocalizer(CAM):
         alpha: float = 0.4,
         k: int | None = None,
         beta: float = 10.0,
+        sum_over_maps: bool = False,
         stimuli: tuple[str, ...] = STIMULI,
         average: bool = True,
         keep_label: bool = False,
@@ -249,7 +251,7 @@ class SLTLocalizer(CAM):
         if not set(stimuli) <= set(STIMULI):
             raise ValueError(f"expected stimuli out of {', '.join(STIMULI)}, found {stimuli}: choose some of these")
         self.alpha, self.k, self.beta, self.stimuli = alpha, k, beta, stimuli
-        self.average, self.keep_label = average, keep_label
+        self.sum_over_maps, self.average, self.keep_label = sum_over_maps, average, keep_label
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Features (N, C, h, w) -> the class activation maps of all classes (N, K, h, w) (SLT Eq. 7)."""
@@ -271,10 +273,11 @@ class SLTLocalizer(CAM):
         loss = semantic = semantic_tolerance_loss(logits, targets, self.alpha, self.k)
         visual = semantic.new_zeros(())
         if self.beta > 0 and self.stimuli:
-            visual = visual_tolerance_loss(self.class_maps(features), self._second_view(inputs, features.shape[-2:]))
+            maps, restored = self.class_maps(features), self._second_view(inputs, features.shape[-2:])
+            visual = visual_tolerance_loss(maps, restored, sum_over_maps=self.sum_over_maps)
             loss = semantic + self.beta * visual
-        accuracy = (logits.detach().argmax(dim=1) == targets).float().mean()
-        values = {"loss": loss, "semantic": semantic.detach(), "visual": visual.detach(), "accuracy": accuracy}
+        values = {"loss": loss, "semantic": semantic.detach(), "visual": visual.detach()}
+        values["accuracy"] = accuracy(logits, targets)
         with torch.no_grad():
             return values, self._maps(features, logits, targets)
 
@@ -333,8 +336,7 @@ class SLTNet(nn.Module):
 
     def __init__(self, localizer: SLTLocalizer, regressor: BoxRegressor, *, tau: float = 0.2, m: float | None = None):
         super().__init__()
-        if regressor.backbone.trunk is localizer.backbone.trunk:
-            raise ValueError("expected two networks, found one trunk in both: create a backbone for each")
+        require_two_networks(localizer.backbone, regressor.backbone)
         self.localizer, self.regressor, self.tau, self.m = localizer, regressor, tau, m
         self.training = localizer.training
 
@@ -365,8 +367,7 @@ class SLTNet(nn.Module):
 
     def _predict(self, inputs: Tensor) -> Tensor:
         """The regressor's boxes (N, 4), xyxy in pixels; where they leave the image they are not cut, to be learned from."""
-        here, there = self.localizer.backbone, self.regressor.backbone
-        boxes = self.regressor((inputs * here.std + here.mean - there.mean) / there.std)
+        boxes = self.regressor(renormalize(inputs, self.localizer.backbone, self.regressor.backbone))
         height, width = inputs.shape[-2:]
         return box_convert(boxes, "xywh", "xyxy") * boxes.new_tensor([width, height, width, height])
 
@@ -378,9 +379,10 @@ def predict(
     *,
     crops: int = 1,
     input_size: int | None = None,
+    resize: int | None = None,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """Inference (SLT section 3.1, Figure 2c): the box from the regressor, the class from a classifier of one's own.
+    """Inference (SLT section 3.1, Figure 2c): the box from the regressor, the class from any classifier.
 
     Args:
         net: the localizer is not used any more
@@ -389,13 +391,15 @@ def predict(
         crops: of the classifier's, 1 or the 10 of the paper; boxes come from the whole image
         input_size: side in pixels of what both networks see; None is the images' own for the regressor, for the classifier
             what it was trained on
+        resize: of the classifier's images before they are cropped, as in :func:`wsol_lib.psol.classify`
         batch_size: images in one forward pass
 
     Returns:
         boxes (N, 4), xyxy in pixels of ``images``, and class scores (N, K), float32 on the CPU
     """
     boxes = predict_boxes(net.regressor, images, input_size=input_size, batch_size=batch_size)
-    return boxes, classify(classifier, images, crops=crops, input_size=input_size, batch_size=batch_size)
+    options = {"crops": crops, "input_size": input_size, "resize": resize, "batch_size": batch_size}
+    return boxes, classify(classifier, images, **options)
 
 
 def _pixels_per_cell(inputs: Tensor, maps: Tensor) -> Tensor:
