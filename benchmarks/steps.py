@@ -20,10 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsol_lib.acol import ACoL
 from wsol_lib.adl import ADL
+from wsol_lib.attention_pooling import create_bap
 from wsol_lib.cam import CAM
 from wsol_lib.cutmix import CutMix
 from wsol_lib.has import HideAndSeek
-from wsol_lib.lchp import LCHPInit, LCHPRefine, create_bap
+from wsol_lib.lchp import LCHPInit, LCHPRefine
 from wsol_lib.models import BoxRegressor, create_backbone
 from wsol_lib.slt import SLTLocalizer, SLTNet
 from wsol_lib.spg import SPG

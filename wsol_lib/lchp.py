@@ -1,4 +1,4 @@
-"""LCHP: images and labels go in, a box regressor comes out that says the same of an image and of its augmented twin.
+"""LCHP: a box regressor that learns a classifier's boxes, and then to move its own along with the image.
 
 Sun and Zhu, "Learning Consistency from High-quality Pseudo-labels for Weakly Supervised Object Localization" (2022),
 section 3. LCHP-I teaches a PSOL student with the boxes of a mask-based generator (Algorithm 1), which is a slow copy
@@ -11,30 +11,29 @@ with the image (Eq. 4 to 6)::
     train(LCHPRefine(net.classifier, net.regressor), dataset, epochs=40, **OPTIMIZATION)  # LCHP-R
     boxes, logits = psol.predict_boxes(net.regressor, images), psol.classify(net.classifier, images)
 
-Zeros, where a region is masked out or an image padded, are zeros of the normalised image: its mean colour.
+The classifier is made by :func:`wsol_lib.attention_pooling.create_bap`. Zeros, where a region is masked out or an image
+padded, are zeros of the normalised image: its mean colour.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.ops import box_convert, roi_align
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from wsol_lib.boxes import normalize_score_maps
+from wsol_lib.boxes import normalize_score_maps, scale_boxes
 from wsol_lib.cam import resize_maps
+from wsol_lib.data.transforms import resize_images
 from wsol_lib.hyperparameters import check_hyperparameters
-from wsol_lib.losses import consistency_loss
-from wsol_lib.models import Backbone, BoxRegressor, create_backbone
-from wsol_lib.psol import decode_boxes, encode_boxes
+from wsol_lib.losses import accuracy, classification_loss, consistency_loss, regression_loss
+from wsol_lib.models import Backbone, BoxRegressor, eval_mode
+from wsol_lib.psol import decode_boxes, encode_boxes, renormalize, require_two_networks
 
 #: Section 4.3: delta of the generator, and the epochs of both stages
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -43,8 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tiny-imagenet": {"delta": 0.8},
 }
 EPOCHS = {"cub": (40, 40), "imagenet": (10, 5), "tiny-imagenet": (40, 40)}
-#: Section 4.3: arguments of :func:`wsol_lib.train.train` in both stages; the refinement on ImageNet has a tenth of the rate.
-#: The paper gives no larger rate for new layers.
+#: Section 4.3: arguments of :func:`wsol_lib.train.train` in both stages, but for the refinement on ImageNet, whose rate is
+#: 2e-4. The paper gives no larger rate for new layers.
 OPTIMIZATION: dict[str, Any] = {
     "learning_rate": 2e-3,
     "head_factor": 1.0,
@@ -52,7 +51,6 @@ OPTIMIZATION: dict[str, Any] = {
     "weight_decay": 1e-5,
     "schedule": "constant",
 }
-IMAGENET_REFINEMENT_RATE = 2e-4
 DECAY = 0.9  # of the classifier's rate after every epoch of the initialisation; the regressor's stays
 
 AUGMENTATIONS = ("scale", "translation", "flip")
@@ -69,116 +67,27 @@ ABLATION: tuple[tuple[str, ...], ...] = (
 SCALES = (0.8, 1.2)
 PORTION = 0.25  # of the image that is cropped or padded at most, on each side
 
-#: The channels of the last map with 16 pixels a cell, which is what Mixed_6e is in InceptionV3
-CHANNELS = {"inception_v3": 768, "vgg19_bn": 512, "resnet50": 1024, "efficientnet_lite0": 112}
+#: What Algorithm 1 averages over its channels
+MAPS = ("features", "attention")
 NORMALIZATIONS = ("max", "min-max", "none")
-
-
-# -- classifier with bilinear attention pooling (section 4.3) ------------------------------------------------------------
-
-
-class AttentionPooling(nn.Module):
-    """Bilinear attention pooling and a linear layer: features (N, C, h, w) -> logits (N, K).
-
-    A 1 x 1 convolution makes attention maps of the features, with batch norm and ReLU as in WS-DAN (Hu et al. 2019), whose
-    network this is; the paper names the convolution alone.
-
-    Args:
-        in_channels: C
-        num_classes: K
-        attention_maps: M
-        factor: by which the pooled vector of norm 1 is multiplied before the linear layer. 1 is what the paper says, and
-            hardly trains; 100 is WS-DAN's
-    """
-
-    def __init__(self, in_channels: int, num_classes: int, attention_maps: int = 32, *, factor: float = 100.0):
-        super().__init__()
-        convolution = nn.Conv2d(in_channels, attention_maps, 1, bias=False)
-        self.attention = nn.Sequential(convolution, nn.BatchNorm2d(attention_maps), nn.ReLU())
-        self.linear = nn.Linear(in_channels * attention_maps, num_classes)
-        self.factor = factor
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (N, C, h, w) -> logits (N, K)."""
-        return self.linear(self.factor * bilinear_attention_pooling(features, self.attention(features)))
-
-
-def bilinear_attention_pooling(features: Tensor, attention: Tensor) -> Tensor:
-    """The sum over all places of each feature times each attention map, its signed square root, at norm 1 (section 4.3).
-
-    At norm 1 the number of places cancels: this is the global average pooling of the products, too.
-
-    Args:
-        features: (N, C, h, w)
-        attention: (N, M, h, w)
-
-    Returns:
-        (N, M * C), each row of norm 1, or of zeros
-    """
-    pooled = torch.einsum("nmhw,nchw->nmc", attention, features).flatten(1)
-    # the root's slope is infinite at 0, where ReLU puts many values
-    return F.normalize(pooled.sign() * (pooled.abs() + 1e-8).sqrt())
-
-
-class BAPBackbone(Backbone):
-    """A backbone whose head is :class:`AttentionPooling`."""
-
-    def attention_maps(self, x: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> (N, M, h, w), not below 0."""
-        return self.head.attention(self.features(x))
-
-
-def create_bap(
-    name: str, num_classes: int, attention_maps: int = 32, pretrained: bool = True, *, factor: float = 100.0
-) -> BAPBackbone:
-    """The classifier of LCHP: a trunk up to its last map with 16 pixels a cell, and :class:`AttentionPooling`.
-
-    In InceptionV3 that is Mixed_6e, the paper's. The other trunks are cut at the same stride: "vgg19_bn" before its last
-    pooling, "resnet50" and "efficientnet_lite0" before the stage that halves the map once more.
-
-    Args:
-        name: out of ``CHANNELS``
-        num_classes, pretrained: as in :func:`wsol_lib.models.create_backbone`
-        attention_maps: M, 32 in the paper
-        factor: of :class:`AttentionPooling`
-
-    Raises:
-        ValueError: another name, less than one class or attention map
-        FileNotFoundError: as there
-    """
-    if name not in CHANNELS:
-        raise ValueError(
-            f"expected a backbone out of {', '.join(CHANNELS)}, found {name!r}: choose one of these, or put "
-            "AttentionPooling on another's features"
-        )
-    if attention_maps < 1:
-        raise ValueError(f"expected at least one attention map, found {attention_maps}: the paper has 32")
-    whole = create_backbone(name, num_classes, pretrained)
-    head = AttentionPooling(CHANNELS[name], num_classes, attention_maps, factor=factor)
-    backbone = BAPBackbone(_cut(name, whole.trunk), head, CHANNELS[name], input_size=whole.input_size)
-    backbone.mean, backbone.std = whole.mean, whole.std
-    return backbone
-
-
-def _cut(name: str, trunk: nn.Sequential) -> nn.Sequential:
-    if name == "efficientnet_lite0":
-        stem, norm, stages = trunk[:3]
-        return nn.Sequential(stem, norm, stages[:5])
-    return trunk[: {"inception_v3": -3, "vgg19_bn": -1, "resnet50": -1}[name]]
 
 
 # -- generator (Algorithm 1) ---------------------------------------------------------------------------------------------
 
 
-def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, **options: Any) -> Tensor:
+def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, *, maps: str = "features", **options: Any) -> Tensor:
     """The box round what a network looks at, and round what it looks at when that is covered (LCHP Algorithm 1).
 
     Args:
-        model: asked for ``attention_maps(inputs)``; if it has none for ``features(inputs)``, as every ``Backbone`` has
-            them, and if not these either it is called itself. Maps are (N, C, h, w) of any C, h and w. It is asked twice,
-            for all images at once; a module is put into eval mode meanwhile
+        model: asked for ``features(inputs)``, as every ``Backbone`` has them; if it has none for
+            ``attention_maps(inputs)``, and if not these either it is called itself. Maps are (N, C, h, w) of any C, h and
+            w. It is asked twice, for all images at once; a module is put into eval mode meanwhile
         images: normalised float (N, 3, H, W); uint8 ones go through the model's ``preprocess`` first
-        delta: in [0, 1], above which the attention is foreground
+        delta: in [0, 1], above which the mean over the channels is foreground
+        maps: what is averaged. "features" are the feature maps, Algorithm 1's own words (steps 1 and 2) and those of
+            section 3.1. "attention" asks the model for ``attention_maps`` alone: section 4.3 has a 1 x 1 convolution
+            "generate attention maps" of which Algorithm 1 says nothing, and the mean is called the attention map A. The
+            two differ a lot: a few attention maps that are high everywhere make the whole image foreground
         options: of :func:`foreground_boxes`
 
     Returns:
@@ -186,15 +95,17 @@ def masked_pseudo_boxes(model: Any, images: Tensor, delta: float, **options: Any
         out. Where that is so in the second pass alone, the box of the first.
 
     Raises:
-        ValueError: delta outside its range, images or maps of another shape
+        ValueError: delta outside its range, images or maps of another shape, attention maps of a model that has none
     """
     if images.dtype == torch.uint8 and hasattr(model, "preprocess"):
         images = model.preprocess(images)
-    return masked_regions(model, images, delta, **options)[0]
+    return masked_regions(model, images, delta, maps=maps, **options)[0]
 
 
 @torch.no_grad()
-def masked_regions(model: Any, inputs: Tensor, delta: float, **options: Any) -> tuple[Tensor, Tensor]:
+def masked_regions(
+    model: Any, inputs: Tensor, delta: float, *, maps: str = "features", **options: Any
+) -> tuple[Tensor, Tensor]:
     """As :func:`masked_pseudo_boxes`: the boxes (N, 4), and beside them the masked images I_m (N, 3, H, W)."""
     if inputs.ndim != 4 or not inputs.is_floating_point():
         raise ValueError(
@@ -202,15 +113,15 @@ def masked_regions(model: Any, inputs: Tensor, delta: float, **options: Any) -> 
             "use the backbone's preprocess"
         )
     size = inputs.shape[-2:]
-    with _eval_mode(model):
-        maps = _maps(model, inputs)
-        if len(maps) != len(inputs):
+    with eval_mode(model):
+        seen = _maps(model, inputs, maps)
+        if len(seen) != len(inputs):
             raise ValueError(
-                f"expected one map for each of {len(inputs)} images, found {tuple(maps.shape)}: give (N, C, h, w)"
+                f"expected one map for each of {len(inputs)} images, found {tuple(seen.shape)}: give (N, C, h, w)"
             )
-        raw = foreground_boxes(maps, delta, size, **options)
+        raw = foreground_boxes(seen, delta, size, **options)
         masked = mask_out(inputs, raw)
-        hidden = foreground_boxes(_maps(model, masked), delta, size, **options)
+        hidden = foreground_boxes(_maps(model, masked, maps), delta, size, **options)
     return _merge(raw, hidden, size), masked
 
 
@@ -224,8 +135,9 @@ def foreground_boxes(
         delta: in [0, 1]; "above" is strict
         size: (H, W) of the images
         normalization: what delta is a share of. "max" is the image's largest attention, as in WS-DAN; "min-max" the span
-            between its smallest and largest; "none" takes the paper at its word and compares the attention as it is, which
-            no ReLU keeps below 1
+            between its smallest and largest, the better choice for features without a ReLU (those of
+            "efficientnet_lite0"), whose mean may be below zero everywhere; "none" takes the paper at its word and compares
+            the attention as it is, which no ReLU keeps below 1
         upsample: threshold the attention at the size of the images instead of its own, which the paper thresholds
 
     Returns:
@@ -247,8 +159,7 @@ def foreground_boxes(
     else:
         foreground = (normalize_score_maps(attention) if normalization == "min-max" else attention) > delta
     (x1, x2), (y1, y2) = _span(foreground.any(dim=1)), _span(foreground.any(dim=2))
-    cell = attention.new_tensor([size[1] / attention.shape[2], size[0] / attention.shape[1]]).repeat(2)
-    return torch.stack([x1, y1, x2, y2], dim=1) * cell
+    return scale_boxes(torch.stack([x1, y1, x2, y2], dim=1).to(attention), attention.shape[:0:-1], size[::-1])
 
 
 def mask_out(inputs: Tensor, boxes: Tensor) -> Tensor:
@@ -259,11 +170,17 @@ def mask_out(inputs: Tensor, boxes: Tensor) -> Tensor:
     return inputs.masked_fill(inside[:, None], 0)
 
 
-def _maps(model: Any, inputs: Tensor) -> Tensor:
-    """Attention maps of a model that makes some, else its features, else what it gives when called."""
-    for name in ("attention_maps", "features"):
-        if callable(getattr(model, name, None)):
-            return getattr(model, name)(inputs)
+def _maps(model: Any, inputs: Tensor, maps: str) -> Tensor:
+    """What Algorithm 1 averages, (N, C, h, w)."""
+    _check_maps(maps)
+    for method in {"features": ("features", "attention_maps"), "attention": ("attention_maps",)}[maps]:
+        if callable(getattr(model, method, None)):
+            return getattr(model, method)(inputs)
+    if maps == "attention":
+        raise ValueError(
+            f'expected a model with attention_maps for maps="attention", found {type(model).__name__} without: make one '
+            'with create_bap, or take maps="features"'
+        )
     return model(inputs)
 
 
@@ -282,6 +199,11 @@ def _span(marked: Tensor) -> tuple[Tensor, Tensor]:
     start = places.masked_fill(~marked, marked.shape[1]).amin(dim=1)
     end = (places + 1).masked_fill(~marked, 0).amax(dim=1)
     return torch.minimum(start, end), end
+
+
+def _check_maps(maps: str) -> None:
+    if maps not in MAPS:
+        raise ValueError(f"expected maps out of {', '.join(MAPS)}, found {maps!r}: choose one of these")
 
 
 def _check_generator(delta: float, normalization: str) -> None:
@@ -307,7 +229,7 @@ def predict_pseudo_boxes(
     Args:
         model: of ``create_bap``, or any backbone
         images: uint8 (N, 3, H, W)
-        delta, options: as there
+        delta, options: as there, ``maps`` among them
         input_size: side in pixels to which the images are resized before the backbone; None keeps theirs
         batch_size: images in one forward pass
 
@@ -317,30 +239,12 @@ def predict_pseudo_boxes(
     boxes = []
     for batch in images.split(batch_size):
         inputs = model.preprocess(batch, input_size)
-        factor = torch.tensor([there / here for there, here in zip(images.shape[:-3:-1], inputs.shape[:-3:-1])])
-        boxes.append(masked_pseudo_boxes(model, inputs, delta, **options).cpu() * factor.repeat(2))
+        found = masked_pseudo_boxes(model, inputs, delta, **options).cpu()
+        boxes.append(scale_boxes(found, inputs.shape[:-3:-1], images.shape[:-3:-1]))
     return torch.cat(boxes)
 
 
 # -- LCHP-I: initialisation (section 3.1) --------------------------------------------------------------------------------
-
-
-def classification_loss(raw: Tensor, masked: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the cross entropies of raw and masked images (LCHP Eq. 1).
-
-    Args:
-        raw, masked: logits (N, K)
-        labels: (N,)
-    """
-    return (F.cross_entropy(raw, labels) + F.cross_entropy(masked, labels)) / 2
-
-
-def regression_loss(boxes: Tensor, pseudo_boxes: Tensor) -> Tensor:
-    """Squared distance of boxes (N, 4), the mean over the batch (LCHP Eq. 2), with the 4 coordinates added up as in Eq. 2.
-
-    The text calls it the mean square error, which is a quarter of this; alpha takes up the factor.
-    """
-    return (boxes - pseudo_boxes.detach()).square().sum(dim=1).mean()
 
 
 @torch.no_grad()
@@ -378,10 +282,11 @@ class LCHPInit(nn.Module):
         delta: of the generator, in [0, 1]
         alpha: weight of the regression (Eq. 3), at least 0
         beta: momentum of the generator (Eq. 7), in [0, 1]; 0 draws the boxes with the classifier itself
+        maps: what the generator averages, "features" or "attention", as in :func:`masked_pseudo_boxes`
         options: of :func:`foreground_boxes`
 
     Raises:
-        ValueError: one trunk in both, delta, alpha or beta outside their ranges
+        ValueError: one trunk in both, delta, alpha or beta outside their ranges, unknown maps
     """
 
     #: hyperparameters and their feasible ranges
@@ -399,15 +304,17 @@ class LCHPInit(nn.Module):
         delta: float = 0.7,
         alpha: float = 20.0,
         beta: float = 0.9,
+        maps: str = "features",
         **options: Any,
     ):
         super().__init__()
         check_hyperparameters(self.search_space, delta=delta, alpha=alpha, beta=beta)
         _check_generator(delta, options.get("normalization", "max"))
-        _require_two(classifier, regressor)
+        _check_maps(maps)
+        require_two_networks(classifier, regressor.backbone)
         self.classifier, self.regressor = classifier, regressor
         self.generator = copy.deepcopy(classifier).requires_grad_(False)
-        self.delta, self.alpha, self.beta, self.options = delta, alpha, beta, options
+        self.delta, self.alpha, self.beta, self.options = delta, alpha, beta, {"maps": maps, **options}
         self.rate = 1.0
         self.training = classifier.training
 
@@ -435,18 +342,18 @@ class LCHPInit(nn.Module):
         boxes, masked = masked_regions(self.generator, inputs, self.delta, **self.options)
         raw_logits, masked_logits = self.classifier(torch.cat([inputs, masked])).chunk(2)
         classification = classification_loss(raw_logits, masked_logits, targets)
-        predicted = self.regressor(_renormalize(inputs, self.classifier, self.regressor.backbone))
+        predicted = self.regressor(renormalize(inputs, self.classifier, self.regressor.backbone))
         regression = regression_loss(predicted, encode_boxes(boxes, _width_height(inputs)))
         return {
             "loss": self.rate * classification + self.alpha * regression,
             "classification": classification.detach(),
             "regression": regression.detach(),
-            "accuracy": (raw_logits.detach().argmax(dim=1) == targets).float().mean(),
+            "accuracy": accuracy(raw_logits, targets),
         }
 
     def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The generator's attention (N, h, w), which knows no class, and the classifier's logits (N, K)."""
-        return _maps(self.generator, inputs).mean(dim=1), self.classifier(inputs)
+        """The generator's mean map A (N, h, w), which knows no class, and the classifier's logits (N, K)."""
+        return _maps(self.generator, inputs, self.options["maps"]).mean(dim=1), self.classifier(inputs)
 
 
 # -- LCHP-R: refinement (section 3.2) ------------------------------------------------------------------------------------
@@ -476,7 +383,7 @@ def crop_confidence(classifier: Backbone, inputs: Tensor, boxes: Tensor) -> Tens
     places = torch.arange(len(boxes), device=boxes.device)[:, None]
     regions = torch.cat([places.to(inputs), boxes.to(inputs)], dim=1)
     crops = roi_align(inputs, regions, tuple(inputs.shape[-2:]), sampling_ratio=1, aligned=True)
-    with _eval_mode(classifier):
+    with eval_mode(classifier):
         confidence = classifier(crops).float().softmax(dim=1).amax(dim=1)
     return confidence * _has_area(boxes)
 
@@ -491,7 +398,7 @@ class RandomScale(v2.Transform):
         height, width = params["size"]
         scaled = [round(side * factor) for side, factor in zip(params["size"], params["factors"])]
         top, left = (scaled[0] - height) // 2, (scaled[1] - width) // 2  # below 0 the crop pads
-        return transforms.crop(transforms.resize(inpt, scaled, antialias=True), top, left, height, width)
+        return transforms.crop(resize_images(inpt, scaled), top, left, height, width)
 
 
 class RandomCropOrPad(v2.Transform):
@@ -508,7 +415,7 @@ class RandomCropOrPad(v2.Transform):
         return {"size": (height, width), "window": window}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return transforms.resize(transforms.crop(inpt, *params["window"]), list(params["size"]), antialias=True)
+        return resize_images(transforms.crop(inpt, *params["window"]), params["size"])
 
 
 def strong_augmentation(kinds: tuple[str, ...] = AUGMENTATIONS) -> v2.Transform:
@@ -581,7 +488,7 @@ class LCHPRefine(nn.Module):
     ):
         super().__init__()
         check_hyperparameters(self.search_space, tau=tau)
-        _require_two(classifier, regressor)
+        require_two_networks(classifier, regressor.backbone)
         self.classifier, self.regressor, self.tau = classifier.requires_grad_(False), regressor, tau
         self.teacher = copy.deepcopy(regressor).requires_grad_(False) if frozen else None
         self.augmentation = strong_augmentation(kinds)
@@ -600,7 +507,7 @@ class LCHPRefine(nn.Module):
             targets: not used
         """
         size = _width_height(inputs)
-        own = _renormalize(inputs, self.classifier, self.regressor.backbone)
+        own = renormalize(inputs, self.classifier, self.regressor.backbone)
         boxes = decode_boxes(self._pseudo_boxes(own), size)
         confidence = crop_confidence(self.classifier, inputs, boxes)
         images, moved = augment_together(self.augmentation, own, boxes)
@@ -617,18 +524,8 @@ class LCHPRefine(nn.Module):
         """Loc(I_r): relative boxes (N, 4). The regressor predicts in train mode, or batch norm never saw a whole image."""
         if self.teacher is None:
             return self.regressor(inputs).float()
-        with _eval_mode(self.teacher):
+        with eval_mode(self.teacher):
             return self.teacher(inputs).float()
-
-
-def _require_two(classifier: Backbone, regressor: BoxRegressor) -> None:
-    if regressor.backbone.trunk is classifier.trunk:
-        raise ValueError("expected two networks, found one trunk in both: create a backbone for each")
-
-
-def _renormalize(inputs: Tensor, here: Backbone, there: Backbone) -> Tensor:
-    """Images normalised for one backbone -> the same images normalised for another."""
-    return (inputs * here.std + here.mean - there.mean) / there.std
 
 
 def _width_height(inputs: Tensor) -> Tensor:
@@ -637,16 +534,3 @@ def _width_height(inputs: Tensor) -> Tensor:
 
 def _has_area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-
-
-@contextmanager
-def _eval_mode(model: Any) -> Iterator[None]:
-    """Eval mode, and back afterwards; what is no module has none."""
-    was_training = getattr(model, "training", False)
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
