@@ -41,6 +41,13 @@ def test_the_mask_written_out_as_a_loop(low, high):
         assert mask[n].flatten().tolist() == expected
 
 
+def test_what_lies_on_a_threshold_is_left_open():
+    """Above and below are strict. Half of the map is above, so that the foreground is not made of something else."""
+    maps = torch.tensor([[[0.25, 0.5, 0.125, 0.75], [1.0, 1.0, 1.0, 1.0]]])
+    assert guidance_mask(maps, low=0.25, high=0.5)[0, 0].tolist() == [-1, -1, 0, 1]
+    assert guidance_mask(maps, low=0.5, high=0.5)[0, 0].tolist() == [0, -1, 0, 1]
+
+
 def test_a_map_of_224_pixels_needs_30_above_the_threshold():
     maps = torch.full((2, 224, 224), 0.6)
     maps[0, 0, :29], maps[1, 0, :30] = 0.8, 0.8
