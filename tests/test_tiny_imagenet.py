@@ -1,5 +1,6 @@
 """Tiny-ImageNet: the conventions read off its files, on a stand-in of three classes and on the real data."""
 
+import os
 import pickle
 import shutil
 
@@ -109,11 +110,114 @@ def test_a_batch_has_the_samples_one_by_one(folder):
         assert (batch.label, batch.image_id) == (data[index].label, data[index].image_id)
 
 
-def test_images_are_decoded_once(folder):
+def cached_files():
+    return [path for path in cache_dir().rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The images that are decoded, one after the other."""
+    members, decode = [], tiny_imagenet._decode
+    monkeypatch.setattr(
+        tiny_imagenet, "_decode", lambda source, member: members.append(member) or decode(source, member)
+    )
+    return members
+
+
+@pytest.mark.parametrize("kept_as", ["folder", "zip"])
+def test_images_are_decoded_once(folder, decoded, kept_as):
+    if kept_as == "zip":
+        standins.zipped(folder)
+        shutil.rmtree(folder)
+    for _ in range(2):
+        data = load(folder)
+        assert np.abs(standins.colour_at_centre(data[2].image) - standins.colour_of(2)).max() <= 4
+        assert torch.equal(data.images([5])[0], data[5].image)
+    assert len(decoded) == 6 and len(cached_files()) == 1
+
+
+def written_in_place(path, content):
+    path.write_bytes(content)
+
+
+def moved_there(path, content):
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("replace", [written_in_place, moved_there])
+def test_an_image_that_was_replaced_is_decoded_anew_and_the_old_pixels_go(folder, decoded, replace):
     load(folder).images([0])
-    for image in (folder / "val" / "images").iterdir():
-        image.write_bytes(b"gone")
-    assert np.abs(standins.colour_at_centre(load(folder)[2].image) - standins.colour_of(2)).max() <= 4
+    replace(folder / "val" / "images" / "val_4.JPEG", standins.jpeg((1, 2, 3)))
+    assert np.abs(standins.colour_at_centre(load(folder)[4].image) - (1, 2, 3)).max() <= 4
+    assert len(decoded) == 12 and len(cached_files()) == 1
+    load(folder, "train-fullsup").images([0])
+    assert len(cached_files()) == 2, "another split is not outdated"
+
+
+def test_another_order_in_the_list_is_another_array(folder):
+    """Even of images that no size and no time tells apart."""
+    for n in range(6):
+        image = folder / "val" / "images" / f"val_{n}.JPEG"
+        image.write_bytes(image.read_bytes().ljust(2000, b"\0"))
+        os.utime(image, (0, 0))
+    load(folder).images([0])
+    rows = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(rows[::-1]))
+    assert np.abs(standins.colour_at_centre(load(folder)[0].image) - standins.colour_of(5)).max() <= 4
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+def emptied(content):
+    return b""
+
+
+def lengthened(content):
+    return content + b"x"
+
+
+def header_changed(content):
+    return content.replace(b"(6, 64", b"(5, 64", 1)
+
+
+def zeroed_at_the_end(content):
+    return content[:-5000] + bytes(5000)
+
+
+def pixel_changed(content):
+    return content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, lengthened, header_changed, zeroed_at_the_end, pixel_changed])
+def test_a_damaged_array_is_made_again(folder, decoded, damage):
+    right = load(folder).images(range(6)).clone()
+    (path,) = cached_files()
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert torch.equal(load(folder).images(range(6)), right)
+    assert len(decoded) == 12 and path.read_bytes() == content and cached_files() == [path]
+
+
+def test_the_array_can_be_read_by_numpy_alone(folder):
+    right = load(folder).images(range(6))
+    (path,) = cached_files()
+    assert np.array_equal(np.load(path), right.permute(0, 2, 3, 1))
+
+
+def test_the_checksum_takes_images_from_the_first_to_the_last(folder, monkeypatch):
+    """Of more images than it takes: 36 training images, and it looks at 3."""
+    monkeypatch.setattr(tiny_imagenet, "SAMPLED", 3)
+    data = load(folder, "train-fullsup")
+    data.images([0])
+    (path,) = cached_files()
+    content, start, size = path.read_bytes(), len(tiny_imagenet._header(30)), 64 * 64 * 3
+    for image, believed in [(0, False), (1, True), (14, False), (28, True), (29, False)]:
+        place = start + image * size + 7
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert tiny_imagenet._is_whole(path, 30) == believed
 
 
 def test_greyscale_and_cmyk_files_come_out_as_rgb_and_exif_is_not_followed(folder):
@@ -161,6 +265,16 @@ def test_a_truncated_zip_is_named(folder, keep):
         load(folder)
 
 
+def test_a_zip_of_a_version_that_nobody_made_is_named(folder):
+    archive = standins.zipped(folder)
+    shutil.rmtree(folder)
+    content = bytearray(archive.read_bytes())
+    content[content.find(b"PK\1\2") + 6] = 251
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected a whole zip at .*, found one that is damaged .*version 25.1"):
+        load(folder)
+
+
 @pytest.mark.parametrize("byte", [0x00, 0xFF])  # a wrong checksum, a stream that cannot be inflated
 def test_a_zip_with_overwritten_bytes_in_an_image_names_it(folder, byte):
     archive = standins.zipped(folder)
@@ -199,8 +313,11 @@ def test_an_image_of_another_size_is_refused(folder):
         load(folder).images([0])
 
 
-def test_a_listed_image_that_is_missing_is_named(folder):
+@pytest.mark.parametrize("instead", [None, os.mkdir, os.mkfifo])
+def test_a_listed_image_that_is_missing_is_named(folder, instead):
     (folder / "val" / "images" / "val_4.JPEG").unlink()
+    if instead:
+        instead(folder / "val" / "images" / "val_4.JPEG")
     with pytest.raises(FileNotFoundError, match=r"expected val/images/val_4.JPEG in .*, found no such file"):
         load(folder).images([0])
 
@@ -221,6 +338,28 @@ def test_a_listed_image_that_is_missing_is_named(folder):
 def test_a_damaged_list_is_named(folder, row, message):
     (folder / "val" / "val_annotations.txt").write_text(row + "\n")
     with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("instead", [os.mkdir, os.mkfifo])
+def test_a_list_that_is_no_file_is_named(folder, instead):
+    (folder / "wnids.txt").unlink()
+    instead(folder / "wnids.txt")
+    with pytest.raises(FileNotFoundError, match=r"expected wnids.txt in .*, found no such file: fetch"):
+        load(folder)
+
+
+def test_a_zip_whose_members_are_encrypted_is_named(folder):
+    archive = standins.zipped(folder)
+    shutil.rmtree(folder)
+    content = bytearray(archive.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(signature)
+        while place >= 0:
+            content[place + flags] |= 1
+            place = content.find(signature, place + 4)
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"expected wnids.txt in .*zip, found it damaged .*encrypted"):
         load(folder)
 
 

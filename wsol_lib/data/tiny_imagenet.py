@@ -4,6 +4,14 @@
 The first image that is asked for decodes all of its split into a memory-mapped array in the cache; every later epoch reads
 pixels, not files. Annotations alone decode nothing.
 
+When the array is opened, once a process, it is decoded again if it does not fit:
+
+- the data were changed: an image of the split has another size or time of change (of the zip, the zip has). Not noticed is
+  an image replaced by one of as many bytes whose time was set back, and any change while the array is open. Where looking
+  at 98,000 files takes long, as on a network drive, the zip is the better source;
+- it was damaged: its length, its header, or one of 64 images spread over it is not what was written. Not noticed are single
+  pixels changed elsewhere: reading all of 1.2 GB would take longer than an epoch.
+
 Conventions, each found out from the files:
 
 - Classes are numbered in the order of their sorted WordNet ids, as in ImageNet.
@@ -18,29 +26,39 @@ Conventions, each found out from the files:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wsol_lib.cache import atomic_path, cache_dir
+from wsol_lib.cache import atomic_path, cache_dir, one_at_a_time
 from wsol_lib.data.images import decode_rgb
 from wsol_lib.data.sample import LocalizationDataset, Sample
 
 SIDE = 64
 FULLSUP_PER_CLASS = 10
 CHUNK = 1000  # images decoded before they are written
+SAMPLED = 64  # images that the checksum of the cached array covers
+_DIGEST = hashlib.sha256().digest_size
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)  # as damaged files show themselves
 FETCH = "fetch the data with `python data_scripts/tiny_imagenet.py --root DIR`"
 
 Row = tuple[str, str, list[int]]  # file inside the data set, WordNet id, printed box
@@ -84,7 +102,7 @@ class TinyImageNet(LocalizationDataset):
 
     @cached_property
     def _pixels(self) -> np.ndarray:
-        return np.load(_cache_file(_Source(self._root), self.split, self._members), mmap_mode="r")
+        return _cached_pixels(_Source(self._root), self.split, self._members)
 
     def __getstate__(self) -> dict:  # a worker process maps the file itself
         state = super().__getstate__()
@@ -110,11 +128,11 @@ class _Source:
         folder, archive = root / "tiny-imagenet-200", root / "tiny-imagenet-200.zip"
         self.path = folder if folder.is_dir() else archive
         if folder.is_dir():
-            self._read = lambda member: (folder / member).read_bytes()
+            self._read = self._read_file
         elif archive.is_file():
             try:
                 opened = zipfile.ZipFile(archive)
-            except zipfile.BadZipFile as error:
+            except _DAMAGED as error:
                 raise ValueError(
                     f"expected a whole zip at {archive}, found one that is damaged or cut short ({error}): delete it "
                     f"and {FETCH}"
@@ -125,13 +143,29 @@ class _Source:
                 f"expected tiny-imagenet-200/ or tiny-imagenet-200.zip in {root}, found neither: {FETCH}"
             )
 
+    def _read_file(self, member: str) -> bytes:
+        if not (self.path / member).is_file():  # nor would a pipe ever end
+            raise FileNotFoundError
+        return (self.path / member).read_bytes()
+
     def read(self, member: str) -> bytes:
         try:
             return self._read(member)
         except (FileNotFoundError, KeyError) as error:
             raise FileNotFoundError(f"expected {member} in {self.path}, found no such file: {FETCH} again") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGED as error:
             raise ValueError(f"expected {member} in {self.path}, found it damaged ({error}): {FETCH} again") from error
+
+    def state(self, members: list[str]) -> str:
+        """A hash that changes with these files, as far as their sizes and times tell; of a zip, those of the zip."""
+        facts = []
+        for path in [f"{self.path}/{member}" for member in members] if self.path.is_dir() else [self.path]:
+            try:
+                found = os.stat(path)
+                facts += [found.st_size, found.st_mtime_ns]
+            except OSError:  # who reads it says what is wrong
+                facts += [0, 0]
+        return hashlib.sha256(repr((facts, members)).encode()).hexdigest()
 
     def text(self, member: str) -> str:
         text = self.read(member).decode(errors="replace")
@@ -178,41 +212,62 @@ def _printed_box(fields: list[str], name: str) -> list[int]:
     return [x1, y1, x2, y2]
 
 
-def _cache_file(source: _Source, split: str, members: list[str]) -> Path:
-    """The file of all images as a uint8 array (N, 64, 64, 3); made on the first call, found in the cache later.
+def _cached_pixels(source: _Source, split: str, members: list[str]) -> np.ndarray:
+    """All images, uint8 (N, 64, 64, 3), mapped from a file that is made on the first call and found in the cache later.
 
     Several processes that begin together, as a loader's workers do, wait for the first to make it.
     """
-    facts = source.path.stat()
-    key = hashlib.sha256(repr((str(source.path.resolve()), facts.st_mtime_ns, facts.st_size, members)).encode())
-    path = cache_dir() / "tiny-imagenet" / f"{split}-{key.hexdigest()[:16]}.npy"
-    with _one_at_a_time(path.parent):
-        if not path.exists():
+    place = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:8]
+    path = cache_dir() / "tiny-imagenet" / f"{split}-{place}-{source.state(members)[:16]}.npy"
+    with one_at_a_time(path.parent):
+        if not _is_whole(path, len(members)):
             _decode_all(source, split, members, path)
-    return path
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """One process of this machine after the other; a lock on the folder goes with its process and leaves no file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+            for outdated in path.parent.glob(f"{split}-{place}-*.npy"):
+                if outdated != path:  # of the data before they were changed
+                    outdated.unlink()
+        return np.load(path, mmap_mode="r")
 
 
 def _decode_all(source: _Source, split: str, members: list[str], path: Path) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as threads:
-        shape = (len(members), SIDE, SIDE, 3)
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with atomic_path(path) as temporary, open(temporary, "w+b") as file, ThreadPoolExecutor() as threads:
+        file.write(_header(len(members)))
         starts = range(0, len(members), CHUNK)
         for start in tqdm(starts, f"decoding {split}", unit=f"{CHUNK:,} images", disable=len(members) < 5000):
             # written, not mapped: a full disk is then an OSError and not the end of the process
             for pixels in threads.map(partial(_decode, source), members[start : start + CHUNK]):
                 file.write(pixels.tobytes())
+        digest = _digest(file, len(members))
+        file.seek(0, os.SEEK_END)
+        file.write(digest)  # behind what the format describes: numpy does not look there
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    """Whether ``path`` is there, as long as it should be, and ends with the checksum of what it holds."""
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) != len(_header(count)) + count * SIDE * SIDE * 3 + _DIGEST:
+            return False
+        file.seek(-_DIGEST, os.SEEK_END)
+        return file.read() == _digest(file, count)
+
+
+def _digest(file: IO[bytes], count: int) -> bytes:
+    """Checksum of the header and of at most ``SAMPLED`` images spread over ``file``, the first and the last among them."""
+    file.seek(0)
+    start, size = len(_header(count)), SIDE * SIDE * 3
+    digest = hashlib.sha256(file.read(start))
+    for i in np.linspace(0, count - 1, min(count, SAMPLED)).astype(int).tolist():
+        file.seek(start + i * size)
+        digest.update(file.read(size))
+    return digest.digest()
+
+
+def _header(count: int) -> bytes:
+    header = io.BytesIO()
+    shape = (count, SIDE, SIDE, 3)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _decode(source: _Source, member: str) -> np.ndarray:
