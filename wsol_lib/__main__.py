@@ -10,6 +10,8 @@ from importlib import import_module
 COMMANDS = {
     "book": ("wsol_lib.book.runner", "execute the chapters and build the HTML"),
     "evaluate": ("wsol_lib.evaluate", "score a folder of score maps"),
+    "experiment": ("wsol_lib.book.experiments", "run the experiments of the book that are not finished, record them"),
+    "rescore": ("wsol_lib.book.rescore", "score kept boxes again and hold them against the record"),
     "search": ("wsol_lib.search.command", "search a method's hyperparameters, look at the test split once"),
 }
 

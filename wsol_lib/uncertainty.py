@@ -45,6 +45,33 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
+def mean_share(right: ArrayLike) -> tuple[float, float, float]:
+    """The share of right images of a method, mean over its seeds, with the interval over images and seeds.
+
+    One seed has Wilson's interval, over images alone; of several the two variances add up as in :func:`difference`.
+
+    Args:
+        right: (N,), or (R, N) of R networks that differ in their seeds
+
+    Returns:
+        (share, low, high) in [0, 1]
+
+    Raises:
+        ValueError: other shapes
+
+    >>> share, low, high = mean_share([[True, False, True, True], [True, False, False, True]])
+    >>> f"{share:.3f} {low:.3f} {high:.3f}"
+    '0.625 0.000 1.000'
+    """
+    right = np.atleast_2d(np.asarray(torch.as_tensor(right), dtype=float))
+    if len(right) == 1:
+        share = float(right.mean())
+        return share, *share_interval(share, right.size)
+    middle, error, freedom = _estimate(right, np.zeros_like(right))
+    half = error * float(stats.t.ppf(0.975, freedom))
+    return middle, max(0.0, middle - half), min(1.0, middle + half)
+
+
 def difference(after: ArrayLike, before: ArrayLike) -> tuple[float, float, float]:
     """How much larger the share of right images is in ``after`` than in ``before``, on the same images.
 
