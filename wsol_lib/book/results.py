@@ -78,23 +78,32 @@ def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:
     Raises:
         ValueError: the file has no such table, or a row of it has not one number a column
     """
-    path = next((p for p in (Path("paper_tables.yaml"), Path("book/paper_tables.yaml")) if p.exists()), None)
-    if path is None:
+    tables = _tables()
+    if not tables:
         return {}
-    tables = _parsed(path.read_text())
     if table not in tables.get(paper, {}):
         known = ", ".join(f"{name} {number}" for name, own in tables.items() for number in own)
         raise ValueError(
-            f"expected one of the tables {known} in {path}, found {paper!r} {table!r}: choose one of these"
+            f"expected one of the tables {known} in paper_tables.yaml, found {paper!r} {table!r}: choose one of these"
         )
     columns = tables[paper][table]["columns"]
     for row, numbers in tables[paper][table]["rows"].items():
         if len(numbers) != len(columns):
             raise ValueError(
-                f"expected {len(columns)} numbers in row {row} of {paper} {table} in {path}, found {len(numbers)}: "
+                f"expected {len(columns)} numbers in row {row} of {paper} {table} in paper_tables.yaml, found {len(numbers)}: "
                 "compare it with the paper"
             )
     return {row: dict(zip(columns, numbers)) for row, numbers in tables[paper][table]["rows"].items()}
+
+
+def printed_tables() -> dict[str, list[str]]:
+    """The tables that :func:`printed` knows: paper -> their names; empty where the file is not at hand."""
+    return {paper: list(own) for paper, own in _tables().items()}
+
+
+def _tables() -> dict:
+    path = next((p for p in (Path("paper_tables.yaml"), Path("book/paper_tables.yaml")) if p.exists()), None)
+    return {} if path is None else _parsed(path.read_text())
 
 
 @functools.lru_cache(maxsize=1)  # chapter 10 asks for hundreds of numbers
