@@ -1,14 +1,16 @@
 """Archives of data sets: an address or a file goes in, a folder that is whole or not there at all comes out.
 
 An archive is checked against its published checksum before anything is unpacked, and is unpacked beside its place, so
-that a run that is interrupted, refused or out of room leaves what was there before. A download that breaks off goes on
-where it stopped if the server can do that. Of an archive only the bytes of plain files are taken: no links, no owners,
+that a run that is interrupted, refused or out of room leaves what was there before. Two runs of one machine do not get into
+each other's way: what one is filling is locked, and a lock goes with its process. A download that breaks off goes on where
+it stopped if the server can do that. Of an archive only the bytes of plain files are taken: no links, no owners,
 no permissions.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import hashlib
 import lzma
@@ -125,27 +127,70 @@ def verify(archive: Path, *checksums: str) -> None:
 
 
 @contextmanager
+def one_run(root: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """One run at a time in this folder, which is made; ``waits`` is called if another one is at work and is waited for."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(
+            f"expected a data root that can be read and written at {root}, found none ({error.strerror}): name another"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill beside ``target``; becomes ``target`` at the end, is removed if anything fails before.
 
     Raises:
         FileExistsError: ``target`` is there
-        OSError: the disk is full
+        OSError: another run is filling it; the disk is full
     """
-    if target.exists():
-        raise FileExistsError(f"expected nothing at {target}, found something there: move it away first")
     part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir(parents=True)
+    part.mkdir(parents=True, exist_ok=True)
+    with _locked(part, target):
+        try:
+            if target.exists():
+                raise FileExistsError(f"expected nothing at {target}, found something there: move it away first")
+            for entry in os.scandir(part):  # of a run that was killed
+                shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
+            yield part
+            os.replace(part, target)
+        except BaseException as error:
+            shutil.rmtree(part, ignore_errors=True)  # while it is locked: afterwards it may be another run's
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise OSError(f"expected room for {target}, found the disk full: free some and run again") from error
+            raise
+
+
+@contextmanager
+def _locked(part: Path, target: Path) -> Iterator[None]:
+    handle, mine = None, False
     try:
-        yield part
-        os.replace(part, target)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(f"expected room for {target}, found the disk full: free some and run again") from error
-        raise
+        try:
+            handle = os.open(part, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.stat(part), os.fstat(handle))
+        except (BlockingIOError, FileNotFoundError):
+            pass  # another run has it, or had it until a moment ago
+        if not mine:
+            raise OSError(
+                f"expected no other run at work on {target}, found one that fills {part}: wait until it has ended, and "
+                "run again"
+            )
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 def unpack(
@@ -220,7 +265,10 @@ class _Member(NamedTuple):
 
 @contextmanager
 def _open(archive: Path) -> Iterator[Iterator[_Member]]:
-    if zipfile.is_zipfile(archive):
+    with open(archive, "rb") as file:
+        # not zipfile's own answer: it looks near the end, where a tar may hold a zip
+        is_zip = file.read(2) == b"PK"
+    if is_zip:
         with zipfile.ZipFile(archive) as opened:
             yield (_of_zip(opened, member) for member in opened.infolist())
     else:
@@ -303,4 +351,11 @@ def _whole(archive: Path) -> Iterator[None]:
         raise ValueError(
             f"expected a whole zip or tar at {archive}, found one that is damaged or cut short, or another file "
             f"({error}): fetch it again"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(
+            f"expected names that this file system can hold in {archive}, found one that is too long, "
+            f"{Path(error.filename).name[:40]}...: do not use this archive"
         ) from error

@@ -7,9 +7,11 @@ import hashlib
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from _archives import fetch, new_folder, unpack
+from _archives import fetch, new_folder, one_run, unpack
 from PIL import Image
 from tqdm import tqdm
 
@@ -38,13 +40,18 @@ def argument_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def run(prepare: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """0, or 2 and one sentence on the terminal."""
+    """0, or 2 and one sentence on the terminal; a run that only checks does not wait for one that is at work."""
     try:
-        prepare(args)
+        with nullcontext() if args.check else one_run(args.root, partial(_say_that_it_waits, args.root)):
+            prepare(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _say_that_it_waits(root: Path) -> None:
+    print(f"another run is at work in {root}: this one waits until it has ended", file=sys.stderr, flush=True)
 
 
 def start(main: Callable[[], int]) -> None:

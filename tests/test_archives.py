@@ -1,12 +1,15 @@
 """Archives: what is not the published one is refused, and nothing is ever left half done."""
 
 import errno
+import fcntl
 import hashlib
 import http.server
 import io
 import itertools
+import multiprocessing
 import os
 import shutil
+import signal
 import stat
 import tarfile
 import threading
@@ -205,6 +208,61 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
     assert names(tmp_path) == ["new"]
 
 
+def fill_and_stand_still(target, at_work):
+    with new_folder(target) as part:
+        (part / "deep").mkdir()
+        (part / "deep" / "file").write_text("x")
+        at_work.set()
+        signal.pause()
+
+
+def test_what_a_live_run_is_filling_is_left_alone_until_it_is_killed(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    at_work = fork.Event()
+    other = fork.Process(target=fill_and_stand_still, args=(tmp_path / "new", at_work))
+    other.start()
+    try:
+        assert at_work.wait(30)
+        with (
+            pytest.raises(OSError, match=r"expected no other run at work on .*new, found one that fills .*\.new\.part"),
+            new_folder(tmp_path / "new"),
+        ):
+            pass
+        assert (tmp_path / ".new.part" / "deep" / "file").read_text() == "x"
+    finally:
+        other.kill()
+        other.join()
+    assert names(tmp_path) == [".new.part"]
+    with new_folder(tmp_path / "new") as part:
+        assert names(part) == []
+    assert names(tmp_path) == ["new"]
+
+
+@pytest.mark.parametrize("then_another", [False, True])
+def test_a_folder_that_another_run_finished_before_it_was_locked_is_not_taken(tmp_path, monkeypatch, then_another):
+    flock, before = fcntl.flock, os.listdir("/dev/fd")
+
+    def late(*arguments):
+        (tmp_path / ".new.part").rename(tmp_path / "new")
+        if then_another:
+            (tmp_path / ".new.part").mkdir()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OSError, match=r"expected no other run at work on .*new"), new_folder(tmp_path / "new"):
+        pass
+    assert names(tmp_path) == [".new.part", "new"][not then_another :] and os.listdir("/dev/fd") == before
+
+
+def test_a_folder_that_appeared_meanwhile_is_not_written_over(tmp_path):
+    """The other run ended between the look at its folder and the lock on this one's."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / ".new.part").mkdir()
+    with pytest.raises(FileExistsError, match=r"expected nothing at .*new"), new_folder(tmp_path / "new"):
+        pass
+    assert names(tmp_path) == ["new"]
+
+
 def test_what_is_there_is_not_written_over(tmp_path):
     (tmp_path / "new").mkdir()
     with pytest.raises(FileExistsError, match=r"expected nothing at .*new"), new_folder(tmp_path / "new"):
@@ -336,6 +394,22 @@ def test_a_file_behind_a_link_to_the_outside_is_never_written(tmp_path):
         opened.addfile(link)
         opened.addfile(tarfile.TarInfo("top/out/evil"), io.BytesIO())
     refuse(tmp_path / "a", "found 'top/out', which is a link")
+
+
+@each_format
+@pytest.mark.parametrize("name", [300 * "x", "/".join(["top", *30 * [200 * "x"]])], ids=["a name", "a path"])
+def test_a_name_that_is_too_long_is_refused(tmp_path, make, name):
+    refuse(make(tmp_path / "a", name), r"expected names that this file system can hold in .*, found one that is too lo")
+
+
+def test_a_tar_with_a_zip_near_its_end_is_a_tar(tmp_path):
+    make_zip(tmp_path / "small.zip", "top/evil")
+    with tarfile.open(tmp_path / "a", "w") as opened:
+        opened.addfile(tarfile.TarInfo("top/x"), io.BytesIO())
+        opened.add(tmp_path / "small.zip", "top/small.zip")
+    assert zipfile.is_zipfile(tmp_path / "a"), "or this test shows nothing"
+    extract(tmp_path / "a", tmp_path / "to", top="top")
+    assert names(tmp_path / "to") == ["small.zip", "x"]
 
 
 @each_format

@@ -131,7 +131,7 @@ def test_an_archive_cut_short_is_refused_by_its_checksum(script, archive, tmp_pa
     archive.write_bytes(content[: int(keep * len(content))])
     assert script.main(["--root", str(tmp_path / "data"), "--archive", str(archive)]) == 2
     assert "it is cut short, damaged or another file" in capsys.readouterr().err
-    assert not (tmp_path / "data").exists()
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_missing_archive_is_named(script, tmp_path, capsys):
@@ -176,6 +176,58 @@ def test_after_a_killed_run_the_next_one_finishes(script, archive, tmp_path, mon
     assert run.exitcode == code and len(list(root.iterdir())) == left
     assert script.main(arguments) == 0
     assert [path.name for path in root.iterdir()] == ["tiny-imagenet-200"]
+
+
+def test_a_second_run_waits_for_the_first_and_both_end_well(script, archive, tmp_path, monkeypatch):
+    """Two real processes; the second begins while the first is in the middle."""
+    root, halfway, go_on, whole = tmp_path / "data", tmp_path / "halfway", tmp_path / "go on", shutil.copyfileobj
+    calls = []
+
+    def copy(*args):
+        calls.append(1)
+        if len(calls) == 20:
+            halfway.touch()
+            while not go_on.exists():
+                time.sleep(0.01)
+        return whole(*args)
+
+    def run(said):
+        with open(said, "w") as sys.stderr:
+            sys.exit(script.main(["--root", str(root), "--archive", str(archive)]))
+
+    fork = multiprocessing.get_context("fork")
+    first, second = (fork.Process(target=run, args=[tmp_path / said]) for said in ("first", "second"))
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", copy)
+        first.start()
+    try:
+        while not halfway.exists() and first.is_alive():
+            time.sleep(0.01)
+        before = state(root)
+        second.start()
+        while second.is_alive() and not (said := (tmp_path / "second").exists() and (tmp_path / "second").read_text()):
+            time.sleep(0.01)
+        assert said == f"another run is at work in {root}: this one waits until it has ended\n"
+        assert state(root) == before
+        assert script.main(["--root", str(root), "--check"]) == 2, "which does not wait"
+        go_on.touch()
+        first.join(60)
+        second.join(60)
+        assert (first.exitcode, second.exitcode) == (0, 0)
+    finally:
+        for process in (first, second):
+            if process.pid:
+                process.kill()
+                process.join()
+    assert [path.name for path in root.iterdir()] == ["tiny-imagenet-200"]
+    assert script.main(["--root", str(root), "--check"]) == 0
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/data"])
+def test_a_root_that_cannot_be_is_named(script, archive, tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    assert script.main(["--root", str(tmp_path / place), "--archive", str(archive)]) == 2
+    assert "error: expected a data root that can be read and written at" in capsys.readouterr().err
 
 
 # --- the public lists, and the three scripts that read them
