@@ -220,3 +220,32 @@ def test_no_images_at_all(tmp_path):
     picture(tmp_path / "loose.png")
     with pytest.raises(FileNotFoundError, match=r"expected images as .*/<class>/<name> .* found none"):
         load(tmp_path)
+
+
+def test_in_a_flat_folder_all_images_are_of_one_class(root):
+    picture(root / "top.png")
+    annotate(root, [("dog/c.png", [1, 2, 10, 20])])
+    data = load(root, flat=True)
+    assert data.image_ids == ["cat/a.jpg", "cat/b.png", "dog/c.png", "top.png"]
+    assert data.class_names == ("object",) and data.labels.tolist() == [0] * 4
+    assert load(root, "train-fullsup", flat=True).image_ids == ["dog/c.png"]
+
+
+def test_a_flat_folder_may_have_boxes_of_any_category(root):
+    path = annotate(root, [("dog/c.png", [1, 2, 10, 20])])
+    coco = json.loads(path.read_text()) | {"categories": [{"id": 1, "name": "wolf"}]}
+    coco["annotations"][0]["category_id"] = 1
+    path.write_text(json.dumps(coco))
+    assert len(load(root, flat=True).boxes[2]) == 1
+    with pytest.raises(ValueError, match="found the category wolf"):
+        load(root)
+
+
+def test_images_can_be_left_out(root):
+    (root / "cat/a.jpg").write_bytes(b"damaged")
+    assert load(root, leave_out=["cat/a.jpg"]).image_ids == ["cat/b.png", "dog/c.png"]
+
+
+def test_a_flat_folder_without_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected images below"):
+        load(tmp_path, flat=True)

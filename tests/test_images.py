@@ -5,9 +5,12 @@ import io
 import numpy as np
 import pytest
 import standins
+import torch
 from PIL import Image
+from skimage import data as photographs
 
-from wsol_lib.data.images import decode_mask, decode_rgb, image_size
+from wsol_lib.data.images import decode_mask, decode_rgb, image_size, read_square
+from wsol_lib.data.transforms import resize_images
 
 
 def encoded(image, file_format, **save):
@@ -86,3 +89,37 @@ def test_what_is_no_whole_image_is_named(content, tmp_path):
     path.write_bytes(content[:20])
     with pytest.raises(ValueError, match=r"expected an image in .*b.jpg, found something"):
         image_size(path)
+
+
+def test_a_jpeg_is_decoded_at_a_fraction_whose_sides_are_long_enough():
+    content = standins.jpeg(size=(640, 480))
+    shapes = {least: decode_rgb(content, "a.jpg", least=least).shape[:2] for least in (481, 240, 239, 120, 60, 1)}
+    assert shapes == {481: (480, 640), 240: (240, 320), 239: (240, 320), 120: (120, 160), 60: (60, 80), 1: (60, 80)}
+    assert decode_rgb(encoded(Image.new("RGB", (640, 480)), "PNG"), "a.png", least=60).shape == (480, 640, 3)
+
+
+@pytest.mark.parametrize(("side", "tolerance"), [(224, 0.01), (60, 1.0)], ids=["whole", "at a half"])
+def test_a_square_is_the_image_resized_as_everywhere(tmp_path, side, tolerance):
+    """The cat is 451 x 300 pixels: decoded at a half it can fill 2 x 60 pixels, at a whole 2 x 224."""
+    Image.fromarray(photographs.chelsea()).save(tmp_path / "cat.jpg", quality=95)
+    square, size = read_square(tmp_path / "cat.jpg", side)
+    whole = torch.from_numpy(decode_rgb((tmp_path / "cat.jpg").read_bytes(), "cat.jpg")).permute(2, 0, 1)
+    expected = resize_images(whole, (side, side)).permute(1, 2, 0).numpy()
+    assert size == (451, 300) and square.dtype == np.uint8
+    assert np.abs(square.astype(int) - expected).mean() < tolerance
+
+
+def test_a_square_is_turned_as_the_exif_says(tmp_path):
+    picture = Image.new("RGB", (800, 400))
+    picture.paste((255, 255, 255), (0, 0, 400, 400))  # the left half; turned a quarter to the right, the upper one
+    picture.save(tmp_path / "turned.jpg", exif=standins.sideways())
+    square, size = read_square(tmp_path / "turned.jpg", 32)
+    assert size == (400, 800)
+    assert square[:12].min() > 240 and square[20:].max() < 15
+
+
+def test_a_square_of_no_image_is_named(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(standins.jpeg(size=(300, 300))[:-200])
+    for name in ("cut.jpg", "none.jpg"):
+        with pytest.raises(ValueError, match=rf"expected an image in .*{name}"):
+            read_square(tmp_path / name, 32)

@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 import wsol_lib
 from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps, scale_boxes
-from wsol_lib.cache import atomic_path
 from wsol_lib.cam import CAM, localize
-from wsol_lib.data import LocalizationDataset, Subset
+from wsol_lib.data import LocalizationDataset, Subset, coco
 from wsol_lib.data.transforms import stack_images
 
 
@@ -80,7 +79,13 @@ class WithBoxes(Subset):
 
 
 def save(
-    path: Path | str, boxes: Tensor, dataset: LocalizationDataset, settings: dict, *, keep_good: bool = False
+    path: Path | str,
+    boxes: Tensor,
+    dataset: LocalizationDataset,
+    settings: dict,
+    *,
+    scores: Tensor | None = None,
+    keep_good: bool = False,
 ) -> None:
     """Write pseudo boxes as COCO JSON, whole or not at all.
 
@@ -89,35 +94,30 @@ def save(
         boxes: (N, 4), xyxy in pixels, one for each image of ``dataset``
         dataset: gives the image ids (COCO's ``file_name``), sizes and classes
         settings: what the boxes were made with, as plain values; kept in COCO's ``info``
+        scores: (N,), of the boxes, where they have some
         keep_good: write an image without annotation where its box has no area or is not inside it
 
     Raises:
         ValueError: another number of boxes; a box that is no good, unless ``keep_good``; settings that JSON has no word for
     """
     good = _checked(boxes, dataset, keep_good)
-    x1, y1, x2, y2 = boxes[good].double().cpu().T
-    xywh = torch.stack([x1, y1, x2 - x1, y2 - y1], dim=1)
     about = {"description": f"pseudo boxes of {dataset.name} {dataset.split}", "version": wsol_lib.__version__}
-    content = {
-        "info": about | {"settings": settings},
-        "images": [
+    rows = zip(
+        good.tolist(),
+        dataset.labels[good].tolist(),
+        boxes[good].double().cpu().tolist(),
+        [None] * len(good) if scores is None else scores[good.to(scores.device)].tolist(),
+    )
+    coco.write(
+        path,
+        about | {"settings": settings},
+        images=(
             {"id": i, "file_name": name, "width": width, "height": height}
             for i, (name, (width, height)) in enumerate(zip(dataset.image_ids, dataset.image_sizes.tolist()), start=1)
-        ],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(dataset.class_names, start=1)],
-        "annotations": [
-            {"id": n, "image_id": i + 1, "category_id": k + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-            for n, (i, k, box) in enumerate(zip(good.tolist(), dataset.labels[good].tolist(), xywh.tolist()), start=1)
-        ],
-    }
-    try:
-        text = json.dumps(content, allow_nan=False)
-    except TypeError as error:
-        raise ValueError(
-            f"expected settings of numbers, strings, lists and dicts, found other things ({error}): turn them into these"
-        ) from error
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        ),
+        categories=({"id": k, "name": name} for k, name in enumerate(dataset.class_names, start=1)),
+        annotations=(coco.annotation(n, i + 1, k + 1, *rest) for n, (i, k, *rest) in enumerate(rows, start=1)),
+    )
 
 
 def load(path: Path | str, dataset: LocalizationDataset, *, keep_good: bool = False) -> tuple[Tensor, dict]:

@@ -6,6 +6,9 @@ Two layouts, told apart by whether a folder with the name of a split is there:
   looking at boxes, but a score on ``test`` is then one on training images.
 - ``root/<split>/<class>/*`` with ``train-weaksup``, ``train-fullsup`` and ``test`` kept apart, as many as there are.
 
+With ``flat=True`` folders mean nothing: all images below ``root``, at any depth, are of the one class "object", for methods
+that need no labels.
+
 ``train-fullsup`` is, in either, only the images that have a box. Classes are the sorted folder names, over all splits.
 
 Images are jpg, png, webp or bmp of any size, turned as their EXIF says, at any depth below their class; names that
@@ -13,13 +16,14 @@ begin with a dot are passed over. They are decoded every time they are asked for
 
 Boxes: ``images`` with ``file_name`` relative to ``root``, ``annotations`` with ``bbox`` as x, y, width, height in
 pixels of the turned image. They are cut at the border of the image. Where the file lists ``categories``, each box must
-be of the class of its image's folder: another one would be no ground truth for it. Crowds are not looked at.
+be of the class of its image's folder, unless ``flat``: another one would be no ground truth for it. Crowds are not looked
+at.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +36,8 @@ from wsol_lib.data.images import decode_rgb, image_size
 from wsol_lib.data.sample import LocalizationDataset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+#: The one class of images whose folders mean nothing.
+OBJECT = "object"
 
 
 class ImageFolder(LocalizationDataset):
@@ -41,6 +47,8 @@ class ImageFolder(LocalizationDataset):
         split: "train-weaksup", "train-fullsup" (only images with a box) or "test"
         root: the folder
         boxes: a COCO JSON; None takes ``annotations.json`` in ``root`` if it is there, else no image has a box
+        flat: all images are of one class, whatever their folders
+        leave_out: names of images below ``root`` that are passed over, damaged ones for instance
         transform: applied to each Sample
 
     Raises:
@@ -48,15 +56,25 @@ class ImageFolder(LocalizationDataset):
         ValueError: an image or the JSON is damaged, or the JSON does not fit the images
     """
 
-    def __init__(self, split: str, root: Path, boxes: str | Path | None = None, transform: Callable | None = None):
+    def __init__(
+        self,
+        split: str,
+        root: Path,
+        boxes: str | Path | None = None,
+        flat: bool = False,
+        leave_out: Collection[str] = (),
+        transform: Callable | None = None,
+    ):
         self.root = root
-        files, class_names = _files_of_split(root, split)
+        files, class_names = _all_files(root) if flat else _files_of_split(root, split)
+        left_out = set(leave_out)
+        files = [(image_id, label) for image_id, label in files if image_id not in left_out]
         annotations = root / "annotations.json" if boxes is None else Path(boxes)
         if boxes is not None and not annotations.is_file():
             raise FileNotFoundError(
                 f"expected boxes in {annotations}, found no such file: correct boxes= or leave it out"
             )
-        boxes_of = _read_coco(annotations, root) if annotations.is_file() else {}
+        boxes_of = _read_coco(annotations, root, flat) if annotations.is_file() else {}
         if split == "train-fullsup":
             files = [(image_id, label) for image_id, label in files if image_id in boxes_of]
             if not files:
@@ -84,6 +102,25 @@ class ImageFolder(LocalizationDataset):
         return torch.from_numpy(decode_rgb(path.read_bytes(), str(path))).permute(2, 0, 1)
 
 
+def image_files(folder: Path) -> list[str]:
+    """Names, below ``folder`` and at any depth, of the files with a suffix of an image, sorted."""
+    return [
+        name
+        for name in (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
+        if name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
+    ]
+
+
+def _all_files(root: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    files = [(name, 0) for name in image_files(root)]
+    if not files:
+        raise FileNotFoundError(
+            f"expected images below {root} with a suffix out of {', '.join(SUFFIXES)}, found none: put some there, or "
+            "correct root="
+        )
+    return files, (OBJECT,)
+
+
 def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """(path below ``root``, label) of each image of the split, and the class names."""
     splits = [name for name in SPLITS if (root / name).is_dir()]
@@ -95,10 +132,9 @@ def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tupl
     class_names = tuple(sorted({f.name for f in folders if f.is_dir() and not f.name.startswith(".")}))
     chosen = root / split if splits else root
     files = [
-        (path.relative_to(root).as_posix(), label)
+        ((chosen / name).relative_to(root).as_posix() + "/" + file, label)
         for label, name in enumerate(class_names)
-        for path in sorted((chosen / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        for file in image_files(chosen / name)
     ]
     if not files:
         raise FileNotFoundError(
@@ -108,7 +144,7 @@ def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tupl
     return files, class_names
 
 
-def _read_coco(path: Path, root: Path) -> dict[str, tuple[list, tuple]]:
+def _read_coco(path: Path, root: Path, flat: bool) -> dict[str, tuple[list, tuple]]:
     """File name -> its boxes as printed (x, y, width, height) and the printed size, for images that have any box."""
     try:
         coco = json.loads(path.read_bytes())
@@ -136,7 +172,7 @@ def _read_coco(path: Path, root: Path) -> dict[str, tuple[list, tuple]]:
                 "that "
                 "folder, as class/name.jpg"
             )
-    for name, category in boxed if categories else []:
+    for name, category in boxed if categories and not flat else []:
         parts = Path(name).parts
         if category != (found := parts[1] if parts[0] in SPLITS else parts[0]):
             raise ValueError(
