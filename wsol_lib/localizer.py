@@ -367,10 +367,7 @@ class Localizer:
             ValueError: the folder holds something else
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FACTS).is_file())):
-            raise ValueError(
-                f"expected a new or empty folder, or one of a localizer, found {folder} with other things in it"
-            )
+        check_folder(folder)
         with atomic_path(folder / "weights.pt") as temporary:
             torch.save(self.network.state_dict(), temporary)
             digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
@@ -413,8 +410,17 @@ class Localizer:
         return self
 
 
-#: The file that makes a folder a saved localizer.
-FACTS = "localizer.json"
+#: The file that makes a folder a saved localizer, and the folder in it where one that is not finished keeps its trainings.
+FACTS, CHECKPOINT = "localizer.json", "checkpoint"
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError if a localizer may not be saved there: the folder holds something else than one, or is no folder."""
+    strangers = not folder.is_dir() or {path.name for path in folder.iterdir()} - {CHECKPOINT}
+    if folder.exists() and strangers and not (folder / FACTS).is_file():
+        raise ValueError(
+            f"expected a new or empty folder, or one of a localizer, found {folder} with other things in it"
+        )
 
 
 class Stage:

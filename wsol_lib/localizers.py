@@ -8,14 +8,19 @@ fitted.save("runs/psol")
 from __future__ import annotations
 
 import json
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wsol_lib.data import LocalizationDataset
-from wsol_lib.localizer import FACTS, FORMAT, Localizer, Predictions, wnids_of
+from timm.data import ImageNetInfo
 
-__all__ = ["NAMES", "Localizer", "Predictions", "find", "fit", "load"]
+from wsol_lib.cam import CAM
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.localizer import FACTS, FORMAT, TAU, Localizer, Predictions, wnids_of
+from wsol_lib.models import WITHOUT_IMAGENET_HEAD
+
+__all__ = ["NAMES", "Localizer", "Predictions", "find", "fit", "load", "pretrained"]
 
 _CLASSES = {
     "centre": "wsol_lib.baselines:Centre",
@@ -100,7 +105,7 @@ def fit(
     >>> birds = load_dataset("synthbirds", "test", n_images=2, image_size=32)
     >>> fitted = fit("centre", birds, tau=0.5)
     >>> fitted.boxes(birds.images([0, 1]))[0].tolist()
-    [[3.0, 3.0, 29.0, 29.0], [3.0, 3.0, 29.0, 29.0]]
+    [[7.0, 7.0, 25.0, 25.0], [7.0, 7.0, 25.0, 25.0]]
     """
     if not len(train):
         raise ValueError(f"expected images in {train.name} {train.split}, found none: choose another data set or split")
@@ -117,6 +122,56 @@ def fit(
     settings = method.settings_for(name, train.name, given)
     localizer = method(name, train.class_names, settings, wnids_of(train))
     return localizer.fit(train, boxed, None if checkpoint is None else Path(checkpoint))
+
+
+def pretrained(name: str = "cam", *, backbone: str = "efficientnet_lite0", **hyperparameters: Any) -> Localizer:
+    """A localizer of ImageNet's 1000 classes with the weights that the backbone comes with: nothing is trained.
+
+    Args:
+        name: "cam", or the path of your own whose network is CAM's
+        backbone: one whose classifier comes with its weights
+        hyperparameters: as of :func:`fit`; of those of the training none matters
+
+    Returns:
+        a fitted localizer, its tau the published one unless it is given
+
+    Raises:
+        ValueError: a method that is nothing without training, a backbone without a classifier, as :func:`fit`
+
+    >>> photographs = pretrained("cam")
+    >>> photographs.class_names[281], photographs.tau
+    ('tabby', 0.2)
+    """
+    method = find(name)
+    if method.network_class is not CAM:
+        raise ValueError(
+            f"expected a method that needs no training, as cam, found {name}: fit it on images in a folder for each class"
+        )
+    if backbone in WITHOUT_IMAGENET_HEAD:
+        raise ValueError(f"expected a backbone that comes with a classifier, found {backbone}: take resnet50, say")
+    settings = method.settings_for(name, "", {"backbone": backbone, "epochs": 0, **hyperparameters})
+    wnids = tuple(ImageNetInfo().label_names())
+    localizer = method(name, imagenet_class_names(), settings, wnids)
+    if localizer.makes_maps and localizer.tau is None:
+        localizer.tau = TAU
+    return localizer
+
+
+def imagenet_class_names() -> tuple[str, ...]:
+    """ImageNet's 1000 classes in the order of its classifiers, each by the first of its names.
+
+    Two of them are cranes and two are maillots: these have their WordNet ids behind them.
+
+    >>> names = imagenet_class_names()
+    >>> names[0], names[134], len(set(names))
+    ('tench', 'crane (n02012849)', 1000)
+    """
+    info = ImageNetInfo()
+    first = [names.partition(",")[0] for names in info.label_descriptions()]
+    times = Counter(first)
+    return tuple(
+        f"{name} ({wnid})" if times[name] > 1 else name for name, wnid in zip(first, info.label_names(), strict=True)
+    )
 
 
 def load(folder: str | Path) -> Localizer:
