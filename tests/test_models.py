@@ -1,5 +1,6 @@
 """Backbones: one interface for every family, and the right weights in the right places."""
 
+import copy
 import os
 from urllib.error import URLError
 
@@ -8,9 +9,22 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch import nn
 
 from wsol_lib.data import load_dataset
-from wsol_lib.models import BACKBONES, DILATABLE, Backbone, GapLinear, create_backbone
+from wsol_lib.models import (
+    BACKBONES,
+    DILATABLE,
+    WITHOUT_IMAGENET_HEAD,
+    Backbone,
+    BoxRegressor,
+    GapLinear,
+    create_backbone,
+    eval_mode,
+    flat_head,
+    imagenet_rows,
+    split_head,
+)
 
 TORCHVISION = ["vgg16", "resnet50", "densenet161", "inception_v3"]
 
@@ -132,3 +146,262 @@ def test_embedded_weights_classify_tiny_imagenet():
             logits = backbone(backbone.preprocess(images, 224))[:, columns]
             hits += int((logits.argmax(dim=1) == dataset.labels[start : start + 100]).sum())
     assert 0.535 <= hits / 1000 <= 0.56
+
+
+# -- modes ---------------------------------------------------------------------------------------------------------------
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+def small(training=True, **options):
+    backbone = create_backbone("efficientnet_lite0", num_classes=3, pretrained=False, **options)
+    return backbone.train(training)
+
+
+def test_eval_mode_gives_every_module_its_own_mode_back():
+    model = small()
+    model.trunk[2].eval()  # as what is frozen is
+    model.trunk[2][1][0].train()  # and in it something that is not
+    before = modes(model)
+    assert len(set(before)) == 2
+    with eval_mode(model):
+        assert not any(modes(model))
+    assert modes(model) == before
+
+
+def test_eval_mode_gives_it_back_after_an_error_too():
+    model = small().freeze(2)
+    before = modes(model)
+    with pytest.raises(RuntimeError, match="in between"), eval_mode(model):
+        raise RuntimeError("in between")
+    assert modes(model) == before
+
+
+def test_eval_mode_may_stand_in_itself():
+    model = small()
+    with eval_mode(model):
+        with eval_mode(model):
+            pass
+        assert not any(modes(model))
+    assert all(modes(model))
+
+
+def test_what_is_no_module_has_no_mode():
+    with eval_mode(lambda inputs: inputs):
+        pass
+
+
+# -- stages --------------------------------------------------------------------------------------------------------------
+
+#: Channels of the last map of each resolution, and the sides of the maps for 96 pixels
+STAGES = {
+    "efficientnet_lite0": [(16, 48), (24, 24), (40, 12), (112, 6), (1280, 3)],
+    "vgg16": [(64, 96), (128, 48), (256, 24), (512, 12), (512, 6), (512, 3)],
+    "vgg19_bn": [(64, 96), (128, 48), (256, 24), (512, 12), (512, 6), (512, 3)],
+    "vgg_gap": [(64, 96), (128, 48), (256, 24), (512, 12), (1024, 6)],
+    "inception_v3": [(64, 45), (192, 20), (288, 9), (768, 4), (2048, 1)],
+    "resnet50": [(64, 48), (256, 24), (512, 12), (1024, 6), (2048, 3)],
+    "densenet161": [(96, 48), (192, 24), (384, 12), (1056, 6), (2208, 3)],
+}
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_the_stages_of_every_backbone(name):
+    """Each module is in one of them, in order, and the last one ends where the trunk ends; on meta nothing is computed."""
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_classes=3, pretrained=False)
+        stages, maps, x = backbone.stages(), [], torch.zeros(1, 3, 96, 96)
+        with eval_mode(backbone):
+            for stage in stages:
+                for layer in stage:
+                    assert backbone.trunk.get_submodule(layer.name) is layer.module
+                    x = layer.module(x)
+                    assert layer.channels == x.shape[1]
+                maps.append((x.shape[1], x.shape[-1]))
+            assert backbone.features(torch.zeros(1, 3, 96, 96)).shape == x.shape
+    assert maps == STAGES[name]
+    held = [p for stage in stages for layer in stage for p in layer.module.parameters()]
+    assert list(map(id, held)) == list(map(id, backbone.trunk.parameters()))
+
+
+def test_looking_for_the_stages_changes_nothing():
+    backbone = small().freeze(1)
+    state, before = copy.deepcopy(backbone.state_dict()), modes(backbone)
+    backbone.stages()
+    assert modes(backbone) == before
+    assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
+
+
+def test_a_trunk_of_one_piece_is_one_stage():
+    stages = Backbone(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 2, 1), 8).stages()
+    assert [[(layer.name, layer.channels) for layer in stage] for stage in stages] == [[("", 8)]]
+
+
+# -- freezing ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_what_is_frozen_has_no_gradients_and_stays_in_eval_mode(name):
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_classes=3, pretrained=False).train()
+    stages = backbone.stages()
+    assert backbone.freeze(2) is backbone
+    for number, stage in enumerate(stages):
+        for layer in stage:
+            for part in layer.module.modules():
+                assert part.training is (number >= 2)
+            assert all(p.requires_grad is (number >= 2) for p in layer.module.parameters())
+    assert backbone.training and all(modes(backbone.head))
+    assert all(p.requires_grad for p in backbone.head.parameters())
+    assert not any(modes(backbone.eval())) and any(modes(backbone.train()))
+    assert not any(part.training for stage in stages[:2] for layer in stage for part in layer.module.modules())
+
+
+def test_frozen_batch_norm_does_not_move_and_the_rest_does():
+    backbone = small().freeze(2)
+    before = copy.deepcopy(backbone.state_dict())
+    backbone(torch.randn(4, 3, 32, 32)).sum().backward()
+    names = [layer.name for stage in backbone.stages()[:2] for layer in stage]
+    frozen = {key for name in names for key in before if key.startswith(f"trunk.{name}.")}
+    moved = {key for key, value in backbone.state_dict().items() if not torch.equal(value, before[key])}
+    assert frozen and moved and not frozen & moved
+    assert all(key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in moved)
+    assert backbone.trunk[0].weight.grad is None and backbone.trunk[3].weight.grad.abs().sum() > 0
+
+
+def test_none_freezes_the_whole_trunk_and_no_stage_nothing():
+    whole, nothing = small().freeze(), small().freeze(0)
+    assert not any(modes(whole.trunk)) and all(modes(whole.head)) and whole.head.weight.requires_grad
+    assert not any(p.requires_grad for p in whole.trunk.parameters())
+    assert all(modes(nothing)) and all(p.requires_grad for p in nothing.parameters())
+
+
+def frozen_part(backbone):
+    """(first weight, batch norm behind it) of what was frozen, the last of what was not."""
+    return backbone.trunk[0].weight, backbone.trunk[1], backbone.trunk[-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda backbone: backbone.with_head(GapLinear(1280, 5)),
+        copy.deepcopy,
+        lambda backbone: BoxRegressor(backbone).train().backbone,
+        lambda backbone: copy.deepcopy(BoxRegressor(copy.deepcopy(backbone))).eval().train().backbone,
+        lambda backbone: nn.Sequential(backbone).train(True)[0],
+    ],
+    ids=["with_head", "deepcopy", "BoxRegressor", "copies of copies", "inside another module"],
+)
+def test_what_is_frozen_stays_so(change):
+    other = change(small().freeze(1)).train()
+    weight, frozen, free = frozen_part(other)
+    assert not weight.requires_grad and not frozen.training
+    assert free.training and free.weight.requires_grad
+
+
+def test_a_copy_keeps_its_own_parts_frozen():
+    first = small().freeze(1)
+    second = copy.deepcopy(first)
+    second.freeze(3)
+    assert second._frozen[0] is second.trunk[0] and first._frozen[0] is first.trunk[0]
+    assert sum(modes(second)) < sum(modes(first))
+
+
+def test_two_heads_freeze_the_trunk_that_they_share():
+    first = small()
+    second = first.with_head(GapLinear(1280, 5))
+    second.freeze(1)
+    assert not frozen_part(first.train())[1].training
+
+
+@pytest.mark.parametrize("stages", [-1, 6, True, 1.0, "2"])
+def test_a_wrong_number_of_stages(stages):
+    backbone = small()
+    with pytest.raises(ValueError, match=rf"expected 0 to 5 stages to freeze, .* found {stages}: choose one"):
+        backbone.freeze(stages)
+    assert all(modes(backbone)) and all(p.requires_grad for p in backbone.parameters())
+
+
+# -- the flat head -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size, cells", [(64, 2), (33, 2), (96, 3)])
+def test_the_flat_head_has_a_weight_for_every_place(size, cells):
+    backbone = small().freeze(1)
+    before = modes(backbone)
+    head = flat_head(backbone, size, out_features=5, channels=7)
+    assert modes(backbone) == before
+    assert split_head(head)[1].in_features == 7 * cells * cells
+    flat = backbone.with_head(head).eval()
+    assert flat(torch.zeros(2, 3, size, size)).shape == (2, 5)
+    features = torch.zeros(2, 1280, cells, cells)
+    features[0, :, 0, 0] = features[1, :, -1, -1] = 1.0
+    here, there = head.eval()(features)
+    assert not torch.allclose(here, there)  # the head that pools cannot tell them apart
+    gap = GapLinear(1280, 5)(features)
+    torch.testing.assert_close(gap[0], gap[1])
+
+
+def test_the_flat_head_counts_cells_that_are_no_square():
+    """A trunk may have fewer rows than columns, or lose some."""
+    backbone = Backbone(nn.Conv2d(3, 8, (9, 3), stride=(4, 2)), GapLinear(8, 3), 8)
+    height, width = backbone.features(torch.zeros(1, 3, 32, 32)).shape[-2:]
+    assert (height, width) == (6, 15)
+    head = flat_head(backbone, 32, channels=4)
+    assert head[-1].in_features == 4 * height * width
+    regressor = BoxRegressor(backbone.with_head(head)).eval()
+    assert regressor(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+# -- ImageNet's rows -----------------------------------------------------------------------------------------------------
+
+WNIDS = ("n02099601", "n01443537", "n03796401")
+
+
+@pytest.fixture
+def deep_head(monkeypatch):
+    """A backbone with a head of several layers, as those of VGG, and small; its "pretrained" weights are always the same."""
+
+    def create(num_classes, pretrained, output_stride=32):
+        with torch.random.fork_rng():
+            torch.manual_seed(1 if pretrained else 2)
+            neck = (nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 16), nn.ReLU())
+            return Backbone(nn.Conv2d(3, 8, 3), nn.Sequential(*neck, nn.Linear(16, num_classes)), 8)
+
+    monkeypatch.setitem(BACKBONES, "deep_head", create)
+    return "deep_head"
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "deep_head"])
+def test_a_head_for_wnids_starts_with_imagenets_rows(name, deep_head):
+    rows = imagenet_rows(WNIDS)
+    assert rows == [207, 1, 675]
+    chosen = create_backbone(name, len(WNIDS), wnids=WNIDS).eval()
+    whole = create_backbone(name).eval()
+    assert chosen.num_features == whole.num_features and chosen.input_size == whole.input_size
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        found, expected = chosen(x), whole(x)[:, rows]
+    assert (found - expected).abs().max() <= 1e-6 * max(1.0, float(expected.abs().max()))
+    assert type(chosen.head) is type(whole.head)
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_IMAGENET_HEAD, "efficientnet_lite0"])
+def test_without_imagenets_head_the_last_layer_is_new(name):
+    with torch.device("meta"):
+        backbone = create_backbone(name, 3, pretrained=False, wnids=WNIDS)
+    assert split_head(backbone.head)[1].out_features == 3
+
+
+def test_rows_at_twice_the_resolution_keep_the_dilation():
+    backbone = create_backbone("efficientnet_lite0", 3, output_stride=16, wnids=WNIDS).eval()
+    assert backbone.features(torch.zeros(1, 3, 64, 64)).shape[-1] == 4
+
+
+def test_wnids_that_imagenet_does_not_have():
+    with pytest.raises(ValueError, match=r"expected WordNet ids of ImageNet's 1000 classes, found 'n0' and 1 more"):
+        create_backbone("efficientnet_lite0", 3, wnids=("n0", "n01443537", "n1"))
+    with pytest.raises(ValueError, match="expected a WordNet id a class, found 3 for 4 classes"):
+        create_backbone("efficientnet_lite0", 4, wnids=WNIDS)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -109,23 +109,9 @@ class Backbone(nn.Module):
         other.mean, other.std, other._frozen = self.mean, self.std, self._frozen
         return other.train(self.training)
 
-    def stages(self) -> list[list[tuple[str, nn.Module]]]:
-        """The trunk's modules with their names in it, in groups of one resolution each, from the image on.
-
-        Raises:
-            ValueError: the trunk is no sequence of modules
-        """
-        inputs = next(self.trunk.parameters()).new_zeros(1, 3, 96, 96)  # small and enough: inception_v3 wants 75
-        groups: list[list[tuple[str, nn.Module]]] = [[]]
-        with torch.no_grad(), eval_mode(self.trunk):
-            for name, module in _in_sequence(self.trunk):
-                outputs = module(inputs)
-                # a convolution without padding takes a pixel or two, only what about halves the side is a new resolution
-                if outputs.shape[-1] < 0.75 * inputs.shape[-1] and groups[-1]:
-                    groups.append([])
-                groups[-1].append((name, module))
-                inputs = outputs
-        return groups
+    def stages(self) -> list[list[Layer]]:
+        """The modules of the trunk in groups of one resolution each, from the image on; see :func:`stages_of`."""
+        return stages_of(self.trunk)
 
     def freeze(self, stages: int | None = None) -> Backbone:
         """Leave the first ``stages`` of :meth:`stages` as they are, in training too: no gradients, batch norm in eval mode.
@@ -137,18 +123,18 @@ class Backbone(nn.Module):
             itself
 
         Raises:
-            ValueError: more stages than there are, or fewer than none
+            ValueError: more stages than there are, fewer than none, or no whole number
         """
         if stages is None:
             frozen: list[nn.Module] = [self.trunk]
         else:
             groups = self.stages()
-            if not 0 <= stages <= len(groups):
+            if isinstance(stages, bool) or not isinstance(stages, int) or not 0 <= stages <= len(groups):
                 raise ValueError(
                     f"expected 0 to {len(groups)} stages to freeze, as many as this trunk has, found {stages}: choose one "
                     "of these, or None for all of it"
                 )
-            frozen = [module for group in groups[:stages] for _, module in group]
+            frozen = [layer.module for group in groups[:stages] for layer in group]
         for module in frozen:
             module.requires_grad_(False)
         self._frozen += frozen
@@ -178,6 +164,32 @@ class Backbone(nn.Module):
             images = transforms.resize(images, [size, size], interpolation=bicubic, antialias=True)
         images = images.contiguous(memory_format=torch.channels_last)
         return (images.float() / 255 - self.mean) / self.std
+
+
+class Layer(NamedTuple):
+    """One module of a trunk: its name there, itself, and the channels of what it gives."""
+
+    name: str
+    module: nn.Module
+    channels: int
+
+
+def stages_of(trunk: nn.Module) -> list[list[Layer]]:
+    """The modules of a trunk in groups of one resolution each, from the image on; a trunk of one piece is one group.
+
+    Found with one small image, in eval mode: nothing in the trunk changes.
+    """
+    inputs = next(trunk.parameters()).new_zeros(1, 3, 96, 96)  # small and enough: inception_v3 wants 75
+    groups: list[list[Layer]] = [[]]
+    with torch.no_grad(), eval_mode(trunk):
+        for name, module in _in_sequence(trunk):
+            outputs = module(inputs)
+            # a convolution without padding takes a pixel or two, only what about halves the side is a new resolution
+            if outputs.shape[-1] < 0.75 * inputs.shape[-1] and groups[-1]:
+                groups.append([])
+            groups[-1].append(Layer(name, module, outputs.shape[1]))
+            inputs = outputs
+    return groups
 
 
 def _in_sequence(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -15,7 +15,6 @@ open is 0 / 0, here 0. The authors' own code has low_b2 = 0.05, the other thresh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
@@ -26,7 +25,7 @@ from wsol_lib.boxes import normalize_score_maps
 from wsol_lib.cam import CAM, class_activation_map, cross_entropy, resize_maps
 from wsol_lib.hyperparameters import check_hyperparameters
 from wsol_lib.localizer import Localizer
-from wsol_lib.models import Backbone
+from wsol_lib.models import Backbone, stages_of
 
 OPEN = -1.0
 
@@ -167,41 +166,20 @@ class SPG(CAM):
             handle.remove()
 
 
-@torch.no_grad()
 def last_map_before_the_end(trunk: nn.Module) -> tuple[str, int]:
     """Where a trunk goes over to its last resolution: the name of the module before it, and the channels of its output.
 
     Raises:
         ValueError: the trunk is not a sequence of modules, or has one resolution
     """
-    inputs = next(trunk.parameters()).new_zeros(1, 3, 96, 96)  # small and enough: inception_v3 wants 75
-    was_training = trunk.training
-    trunk.eval()
-    place, name = None, ""
-    try:
-        for following, module in _sequence(trunk):
-            outputs = module(inputs)
-            # a convolution without padding takes a pixel or two, only what about halves the side is a new resolution
-            if name and outputs.shape[-1] < 0.75 * inputs.shape[-1]:
-                place = name, inputs.shape[1]
-            name, inputs = following, outputs
-    finally:
-        trunk.train(was_training)
-    if place is None:
+    stages = stages_of(trunk)
+    if len(stages) < 2:
         raise ValueError(
             "expected a trunk of modules one after another, of several resolutions, found one that cannot be taken apart: "
             "create the backbone with create_backbone"
         )
-    return place
-
-
-def _sequence(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of nested nn.Sequential in their order, with their names."""
-    if type(module).forward is not nn.Sequential.forward:
-        yield name, module
-        return
-    for child_name, child in module.named_children():
-        yield from _sequence(child, f"{name}.{child_name}" if name else child_name)
+    last = stages[-2][-1]
+    return last.name, last.channels
 
 
 def _convolution(in_channels: int, channels: int) -> nn.Sequential:
