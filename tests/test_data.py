@@ -8,7 +8,17 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from wsol_lib.data import SPLITS, LocalizationDataset, Sample, Subset, limited_per_class, load_dataset, make_sample
+from wsol_lib.data import (
+    SPLITS,
+    LocalizationDataset,
+    Sample,
+    Subset,
+    limited_per_class,
+    load_dataset,
+    make_sample,
+    scaled_boxes,
+    scaled_masks,
+)
 from wsol_lib.data.sample import resized_mask
 
 
@@ -223,3 +233,33 @@ def test_root_overrides_the_environment(tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     with pytest.raises(FileNotFoundError, match=f"in {tmp_path / 'other'}, found neither"):
         load_dataset("tiny-imagenet", "test", tmp_path / "other")
+
+
+def test_boxes_are_scaled_from_the_image_to_its_map():
+    stripes = Stripes()
+    stripes.boxes[1] = torch.tensor([[0.0, 0, 6, 4], [1, 1, 3, 3]])
+    assert scaled_boxes(stripes, 1, (8, 3)).tolist() == [[0, 0, 3, 8], [0.5, 2, 1.5, 6]]
+    assert scaled_boxes(stripes, 1, (8, 3)).dtype == torch.float64
+
+
+def test_masks_of_several_images_come_with_what_is_ignored():
+    masks, ignore = scaled_masks(Doubtful(), [0, 1], (2, 3))
+    assert masks.tolist() == [[[True, False, False]] * 2] * 2
+    assert ignore.tolist() == [[[True, True, False]] * 2] * 2
+    assert scaled_masks(Stripes(), [1], (2, 3))[1] is None
+
+
+def test_what_is_not_there_cannot_be_scaled():
+    stripes = Stripes()
+    with pytest.raises(
+        ValueError, match="expected boxes for every image of stripes test, found none for second: choose"
+    ):
+        scaled_boxes(stripes, 1, (4, 4))
+    stripes.image_sizes[0] = 0
+    with pytest.raises(
+        ValueError, match=r"expected the size of every image of stripes test .* found none for first: put"
+    ):
+        scaled_boxes(stripes, 0, (4, 4))
+    stripes._mask = lambda i: None
+    with pytest.raises(ValueError, match="expected masks in stripes for PxAP, found none for second"):
+        scaled_masks(stripes, [1], (4, 4))

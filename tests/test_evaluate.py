@@ -61,23 +61,6 @@ def command(folder, *options):
     return main(["evaluate", "--scoremaps", str(folder), "--dataset", "listed", *options])
 
 
-def test_boxes_are_scaled_from_the_image_to_its_map(listed):
-    assert scaled_boxes(listed, 1, (4, 32)).tolist() == [[0, 0, 32, 4], [2, 0.5, 6, 1.5]]
-    assert scaled_boxes(listed, 1, (4, 32)).dtype == torch.float64
-
-
-def test_masks_of_several_images_come_with_what_is_ignored(listed):
-    masks, ignore = scaled_masks(listed, [0, 2], (2, 2))
-    assert masks.tolist() == [[[True, False], [False, False]]] * 2
-    assert ignore.tolist() == [[[False, True], [False, False]]] * 2
-
-
-def test_boxes_of_an_image_without_size_cannot_be_scaled(listed):
-    listed.image_sizes[1] = 0
-    with pytest.raises(ValueError, match=r"expected the size of every image .* found none for test/b\.jpg: put"):
-        scaled_boxes(listed, 1, (4, 4))
-
-
 def test_the_table_shows_what_the_metrics_give(listed, maps, capsys):
     folder, arrays = maps
     metrics = [MaxBoxAcc(), MaxBoxAcc(protocol="wsolevaluation"), MaxBoxAccV2(), MaxBoxAccV2(protocol="wsolevaluation")]

@@ -1,6 +1,8 @@
 """The search: what is drawn, what each split is for, which trainings count, and a search that can be left and taken up."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -58,6 +60,18 @@ def opened(monkeypatch):
 
     monkeypatch.setattr(trial, "load_dataset", load)
     return splits
+
+
+def test_every_name_of_the_search_is_behind_its_door():
+    assert all(getattr(search, name).__name__ == name for name in search.__all__ if name.islower())
+    assert {"Settings", "search", "results", "look_at_test", "Study"} <= set(search.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'protocol'"):
+        search.protocol  # noqa: B018
+
+
+def test_a_study_alone_needs_no_torch():
+    code = "import sys, wsol_lib.search.study; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------------------

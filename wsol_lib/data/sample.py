@@ -200,7 +200,10 @@ def limited_per_class(dataset: LocalizationDataset, limit: int, seed: int = 0) -
 
 
 def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -> Tensor:
-    """True boxes of image i in pixels of a map of ``shape`` (height, width), float64: first x, then /, as publicly."""
+    """True boxes of image i in pixels of a map of ``shape`` (height, width), float64 (k, 4).
+
+    First multiplied, then divided, so that they are the public code's to the last bit.
+    """
     height, width = shape
     boxes, size = dataset.boxes[i].double(), dataset.image_sizes[i]
     if len(boxes) and not size.all():
@@ -211,7 +214,7 @@ def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -
     if len(boxes) == 0:
         raise ValueError(
             f"expected boxes for every image of {dataset.name} {dataset.split}, found none for {dataset.image_ids[i]}: "
-            "choose another split, or --metric PxAP where there are masks"
+            "choose another split, or the metric PxAP where there are masks"
         )
     return boxes * torch.tensor([width, height] * 2) / size.repeat(2)
 
@@ -219,7 +222,7 @@ def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -
 def scaled_masks(
     dataset: LocalizationDataset, indices: Sequence[int], shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor | None]:
-    """True masks and what is not counted of some images, bool (n, *shape): nearest pixel, as the public code takes it."""
+    """True masks of some images and what is not counted of them, bool (n, height, width) by nearest pixel, as publicly."""
     masks, ignores = zip(*(dataset.masks(i, shape) for i in indices), strict=True)
     if masks[0] is None:
         raise ValueError(f"expected masks in {dataset.name} for PxAP, found none for {dataset.image_ids[indices[0]]}")
