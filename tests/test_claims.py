@@ -183,11 +183,36 @@ def test_a_claim_is_read_as_it_is_written(tmp_path):
         ({"measured": [{"chapter": "06-pslo", "name": "A"}]}, "the chapter out of 06-psol, .*'06-pslo'"),
         ({"measured": [{"chapter": "06-psol"}]}, "expected chapter and name of a record in claim 'a-claim'"),
         ({"measured": [{"chapter": "06-psol", "name": "A", "minus": {"name": "B"}}]}, "expected chapter and name"),
+        ({"measured": [{"chapter": "06-psol", "name": "A", "minus": "B"}]}, "expected chapter and name .* found 'B'"),
+        ({"measured": "A"}, "expected a list of {chapter, name} as measured in claim 'a-claim', found 'A'"),
+        ({"measured": ["A"]}, "expected a list of {chapter, name} as measured in claim 'a-claim', found \\['A'\\]"),
     ],
 )
 def test_an_entry_that_says_something_wrong_is_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         ledger(tmp_path, ENTRY | MEASURED | change)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("- {id: a-claim", "expected claims in YAML in .*claims.yaml, found something else"),
+        ("- \0", "expected claims in YAML"),
+        ("[" * 10_000, "expected claims in YAML"),
+        ("", "expected a list of claims, .* found no list"),
+        ("id: a-claim", "expected a list of claims, .* found no list"),
+        ("- a-claim\n- another", "expected a list of claims, .* found entries that are none"),
+    ],
+)
+def test_a_file_that_is_no_ledger_is_named(tmp_path, content, message):
+    (tmp_path / "claims.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "claims.yaml")
+
+
+def test_a_ledger_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a ledger of claims at .*claims.yaml, found no such file"):
+        load(tmp_path / "claims.yaml")
 
 
 def test_an_id_comes_once(tmp_path):

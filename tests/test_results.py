@@ -1,6 +1,7 @@
 """Recorded measurements: what is kept, and where it is found again."""
 
 import json
+import multiprocessing
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,39 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(folder):
     with pytest.raises(TypeError):
         results.record("b", 2, **FACTS, tau=object())
     assert list(json.loads((folder / "02-cam-tiny.json").read_text())) == ["a"]
+
+
+def record_many(begin, prefix):
+    begin.wait()
+    for i in range(40):
+        results.record(f"{prefix} {i}", i, **FACTS)
+
+
+def test_two_processes_lose_none_of_each_others_measurements(folder, monkeypatch):
+    monkeypatch.setattr(results, "_commit", lambda: None)  # asks git, which takes longer than all the rest
+    fork = multiprocessing.get_context("fork")
+    begin = fork.Barrier(2)
+    both = [fork.Process(target=record_many, args=(begin, prefix)) for prefix in "ab"]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert set(results.load("02-cam", "tiny")) == {f"{prefix} {i}" for prefix in "ab" for i in range(40)}
+    assert [path.name for path in folder.iterdir()] == ["02-cam-tiny.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": 1}', b"\xff\xfe", b"[" * 100_000])
+def test_damaged_records_are_named_and_left_as_they_are(folder, content):
+    path = folder / "02-cam-tiny.json"
+    folder.mkdir()
+    path.write_bytes(content)
+    for ask in (lambda: results.load("02-cam", "tiny"), lambda: results.record("a", 1, **FACTS)):
+        with pytest.raises(
+            ValueError, match=r"expected the records of a chapter, JSON, in .*json, found a damaged file"
+        ):
+            ask()
+    assert path.read_bytes() == content and list(folder.iterdir()) == [path]
 
 
 def test_nothing_recorded_is_an_empty_answer(folder):

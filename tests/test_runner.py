@@ -79,6 +79,21 @@ def test_a_change_runs_it_again(book, monkeypatch, change):
     assert len(runs(book)) == 2
 
 
+def test_a_chapter_whose_stamp_is_damaged_runs_again(book):
+    run("--chapters", "01")
+    stamp = book / "_build" / "quick" / "01-trial.json"
+    whole = stamp.read_bytes()
+    stamp.write_bytes(whole[:7])
+    assert run("--chapters", "01") == 0
+    assert len(runs(book)) == 2 and runner._finished(stamp)["key"] == json.loads(whole)["key"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": "k"}', b'{"key": "k", "seconds": null}', b"\xff"])
+def test_a_damaged_stamp_says_nothing(tmp_path, content):
+    (tmp_path / "stamp").write_bytes(content)
+    assert runner._finished(tmp_path / "stamp") == {}
+
+
 def test_a_new_record_runs_the_chapters_again_that_show_records(book):
     write_chapter(book / "book" / "02-trial.ipynb", "open('../runs', 'a').write('02;')  # results.load(")
     write_chapter(book / "book" / "03-trial.ipynb", "open('../runs', 'a').write('03;')  # claims.recorded(")

@@ -101,7 +101,8 @@ def load(path: str | Path | None = None) -> list[Claim]:
     """The claims of a ledger; of ``claims.yaml`` here or in ``book`` if no path is given, and none if it is not at hand.
 
     Raises:
-        ValueError: an entry that lacks something, says something unknown, or comes twice
+        FileNotFoundError: no file at ``path``
+        ValueError: no list of entries in YAML; an entry that lacks something, says something unknown, or comes twice
     """
     if path is None:
         path = next((p for p in (Path("claims.yaml"), Path("book/claims.yaml")) if p.exists()), None)
@@ -109,12 +110,29 @@ def load(path: str | Path | None = None) -> list[Claim]:
             return []
     chapters = {chapter.stem for chapter in Path(path).parent.glob("[0-9][0-9]-*.ipynb")}
     claims, seen = [], set()
-    for entry in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
+    for entry in _entries(Path(path)):
         claims.append(_checked(entry, chapters))
         if claims[-1].id in seen:
             raise ValueError(f"expected every id once, found {claims[-1].id!r} twice in {path}: rename one of the two")
         seen.add(claims[-1].id)
     return claims
+
+
+def _entries(path: Path) -> list[Mapping]:
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a ledger of claims at {path}, found no such file: correct the path")
+    try:
+        entries = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"expected claims in YAML in {path}, found something else ({error}): mend it or restore it"
+        ) from error
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        found = "no list" if not isinstance(entries, list) else "entries that are none"
+        raise ValueError(
+            f"expected a list of claims, each with keys and values, in {path}, found {found}: mend it or restore it"
+        )
+    return entries
 
 
 def _checked(entry: Mapping, chapters: set[str]) -> Claim:
@@ -126,6 +144,10 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
         found = " and ".join([f"no {key}" for key in lacking] + [f"{key!r}" for key in unknown])
         raise ValueError(f"expected the keys {', '.join(known)} in claim {name!r}, found {found}: mend this entry")
     claim = Claim(**entry)
+    if not isinstance(claim.measured, list | tuple) or not all(isinstance(own, Mapping) for own in claim.measured):
+        raise ValueError(
+            f"expected a list of {{chapter, name}} as measured in claim {name!r}, found {claim.measured!r}: mend this entry"
+        )
     if claim.paper not in PAPERS:
         raise ValueError(
             f"expected a paper out of {', '.join(PAPERS)} in claim {name!r}, found {claim.paper!r}: name one"
@@ -139,7 +161,7 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
         if set(place) != {"chapter", "name"} or place["chapter"] not in chapters:
             raise ValueError(
                 f"expected chapter and name of a record in claim {name!r}, the chapter out of {', '.join(sorted(chapters))}, "
-                f"found {dict(place)}: name a record that a chapter makes"
+                f"found {place!r}: name a record that a chapter makes"
             )
     if claim.measured:
         for i in range(len(claim.measured)):

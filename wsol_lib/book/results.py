@@ -19,7 +19,7 @@ import torch
 import yaml
 
 import wsol_lib
-from wsol_lib.cache import atomic_path
+from wsol_lib.cache import atomic_path, one_at_a_time
 
 
 def record(
@@ -27,16 +27,20 @@ def record(
 ) -> None:
     """Keep one measurement; an earlier one of the same name, chapter and profile is replaced.
 
+    Processes that record at the same time, on one machine, wait for each other.
+
     Args:
         name: what was measured, unique in its chapter, such as "cam/max-box-acc"
         value: a number, in the unit the name promises; accuracies in [0, 1]
         chapter, profile: where it was measured
         dataset, n, seed: on what, on how many images, with which seed
         facts: more to know, plain values: ``spread``, ``backbone``, ``tau``, ``seconds`` ...
+
+    Raises:
+        ValueError: the file of the chapter and profile is damaged
     """
     path = _own_folder() / f"{chapter}-{profile}.json"
-    records = json.loads(path.read_text()) if path.exists() else {}
-    records[name] = {
+    entry = {
         "value": float(value),
         "dataset": dataset,
         "n": n,
@@ -47,7 +51,8 @@ def record(
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
     }
-    with atomic_path(path) as temporary:
+    with one_at_a_time(path.parent), atomic_path(path) as temporary:
+        records = (_read(path) if path.exists() else {}) | {name: entry}
         temporary.write_text(json.dumps(records, indent=1, sort_keys=True) + "\n")
 
 
@@ -56,13 +61,29 @@ def load(chapter: str, profile: str, *, own: bool = False) -> dict[str, dict]:
 
     They are looked for in the folder named by WSOL_RECORDS (the runner sets it), else in ``results`` here or one up; the
     ``own`` ones, of runs on this machine, where ``record`` puts them.
+
+    Raises:
+        ValueError: their file is damaged
     """
     folders = [os.environ["WSOL_RECORDS"]] if "WSOL_RECORDS" in os.environ else ["results", "../results"]
     for folder in [_own_folder()] if own else folders:
         path = Path(folder) / f"{chapter}-{profile}.json"
         if path.exists():
-            return json.loads(path.read_text())
+            return _read(path)
     return {}
+
+
+def _read(path: Path) -> dict[str, dict]:
+    try:
+        records = json.loads(path.read_bytes())
+        if not isinstance(records, dict) or not all(isinstance(entry, dict) for entry in records.values()):
+            raise ValueError("no table of records")
+    except (ValueError, RecursionError, OSError) as error:
+        raise ValueError(
+            f"expected the records of a chapter, JSON, in {path}, found a damaged file ({error}): restore it, or remove it "
+            "and run the chapter again"
+        ) from error
+    return records
 
 
 def printed(paper: str, table: str) -> dict[str, dict[str, float | None]]:

@@ -145,7 +145,12 @@ def _key(chapter: Path, parameters: dict) -> str:
 
 
 def _finished(stamp: Path) -> dict:
-    return json.loads(stamp.read_text()) if stamp.exists() else {}
+    """Key and seconds of a chapter's last run; empty if it has not run, or its stamp is damaged: then it runs again."""
+    try:
+        kept = json.loads(stamp.read_bytes())
+        return {"key": str(kept["key"]), "seconds": float(kept["seconds"])}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
 
 
 def _install_kernel(root: Path) -> str:
