@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from wsol_lib.boxes import box_iou, boxes_from_score_maps, normalize_score_maps, scale_boxes
+from wsol_lib.boxes import box_iou, boxes_from_score_maps, localized, normalize_score_maps, scale_boxes
 
 batches = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: arrays(np.float32, shape, elements=st.integers(0, 6).map(lambda k: float(np.float32(k / 6))))
@@ -44,6 +44,14 @@ def test_min_max_spans_zero_to_one_and_leaves_constants_at_zero(maps):
         torch.testing.assert_close(normal * extent + score_map.min(), score_map)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_range_wider_than_the_largest_number_is_normalised_too(dtype):
+    most = torch.finfo(dtype).max
+    tiny = torch.finfo(dtype).tiny * torch.finfo(dtype).eps  # the smallest number there is: halved it would be gone
+    maps = torch.tensor([[[-most, 0, most / 2, most]], [[0, tiny, 2 * tiny, 4 * tiny]]], dtype=dtype)
+    assert normalize_score_maps(maps).tolist() == [[[0, 0.5, 0.75, 1]], [[0, 0.25, 0.5, 1]]]
+
+
 def test_max_normalisation_divides_by_the_maximum():
     maps = torch.tensor([[[0.5, 2.0]], [[0.0, 0.0]]])
     assert normalize_score_maps(maps, "max").tolist() == [[[0.25, 1.0]], [[0.0, 0.0]]]
@@ -70,6 +78,12 @@ def test_pixels_that_touch_at_a_corner_are_one_component():
 
 def test_of_equally_large_components_the_first_is_taken():
     assert boxes_from_score_maps(torch.tensor([[[1.0, 0, 1, 0, 1]]]), 0.5).tolist() == [[0, 0, 1, 1]]
+
+
+def test_complex_maps_are_refused():
+    for function in (normalize_score_maps, lambda maps: boxes_from_score_maps(maps, 0.5)):
+        with pytest.raises(ValueError, match=r"expected score maps of real numbers, found torch.complex64"):
+            function(torch.ones(1, 2, 2, dtype=torch.complex64))
 
 
 def test_a_map_below_the_threshold_has_an_empty_box():
@@ -137,6 +151,44 @@ corners = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=4).
 @given(corners, corners)
 def test_iou_is_torchvisions(a, b):
     torch.testing.assert_close(box_iou(a, b), torchvision.ops.box_iou(a, b))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (1, 2, 4), (0,)])
+def test_overlap_of_what_are_no_boxes_is_refused(shape):
+    one = torch.tensor([[0.0, 0, 1, 1]])
+    for pair in ((torch.zeros(shape), one), (one, torch.zeros(shape))):
+        with pytest.raises(ValueError, match=r"expected boxes of shape \(N, 4\), found"):
+            box_iou(*pair)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_overlap_of_boxes_without_finite_edges_is_refused(bad):
+    with pytest.raises(ValueError, match=r"expected boxes with finite edges, found \[0.0, 0.0, 1.0, .*\] in row 1"):
+        box_iou(torch.zeros(1, 4), torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, bad]]))
+
+
+def test_no_boxes_have_no_overlap():
+    assert box_iou(torch.zeros(0, 4), torch.zeros(3, 4)).shape == (0, 3)
+    assert localized(torch.zeros(0, 4), []).shape == (0,) and localized(torch.zeros(0, 4), []).dtype == torch.bool
+    assert localized(torch.zeros(2, 4), [torch.zeros(0, 4)] * 2).tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth"),
+    [
+        (torch.zeros(2, 4), [torch.zeros(1, 4)]),
+        (torch.zeros(1, 4), [torch.zeros(1, 4)] * 2),
+        (torch.zeros(1, 3), [torch.zeros(1, 4)]),
+        (torch.zeros(4), [torch.zeros(1, 4)] * 4),
+        (torch.zeros(1, 4), [torch.zeros(2, 3)]),
+        (torch.zeros(1, 4), [torch.zeros(4)]),
+    ],
+)
+def test_predictions_and_truths_that_do_not_belong_together_are_refused(predicted, truth):
+    with pytest.raises(
+        ValueError, match=r"expected predicted boxes \(N, 4\) and as many tensors \(k, 4\) of true ones"
+    ):
+        localized(predicted, truth)
 
 
 def test_a_box_without_area_overlaps_nothing_not_even_itself():

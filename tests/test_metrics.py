@@ -350,6 +350,18 @@ def test_bad_predictions_are_refused(change, rule):
 
 
 @pytest.mark.parametrize("metric", [MaxBoxAcc, MaxBoxAccV2, BoxAcc, LocalizationAccuracy, PxAP])
+def test_a_batch_without_images_changes_nothing(metric):
+    """As the last one of a process that has fewer images than the others."""
+    maps, boxes = some_maps(6)
+    rest = {LocalizationAccuracy: (torch.zeros(6, 3), boxes, torch.zeros(6, dtype=torch.long)), PxAP: (maps > 0.3,)}
+    first = boxes_from_score_maps(maps, 0.5) if metric is LocalizationAccuracy else maps
+    batch = (first, *rest.get(metric, (boxes,)))
+    empty = tuple(part[:0] for part in batch)
+    alone, mixed = fed(metric(), batch), fed(metric(), empty, batch, empty)
+    assert str(mixed.compute()) == str(alone.compute()) and mixed.total == 6
+
+
+@pytest.mark.parametrize("metric", [MaxBoxAcc, MaxBoxAccV2, BoxAcc, LocalizationAccuracy, PxAP])
 def test_compute_before_update_is_refused(metric):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics warns, too

@@ -100,6 +100,14 @@ def test_what_cannot_be_paired(after, before):
         difference(after, before)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_value_that_is_none_is_named(bad):
+    with pytest.raises(ValueError, match="found NaN or infinity in before for image 2: measure it again"):
+        difference([1, 0, 1], [[1.0, 0, 1], [0, 1, bad]])
+    with pytest.raises(ValueError, match="found NaN or infinity in after for image 0"):
+        difference([bad, 0, 1], [1, 0, 1])
+
+
 @pytest.mark.parametrize(("share", "n"), [(0.5, 0), (1.01, 10), (-0.1, 10), (float("nan"), 10)])
 def test_no_share(share, n):
     with pytest.raises(ValueError, match="share in"):

@@ -33,6 +33,9 @@ def normalize_score_maps(maps: Tensor, method: str = "min-max") -> Tensor:
         _raise_for((lowest < 0).flatten(), 'has negative scores; use ReLU first, or method="min-max"')
         lowest = torch.zeros_like(lowest)
     extent = highest - lowest
+    if extent.isinf().any():  # a range may be twice as wide as the largest number: halve such maps, which is exact
+        half = torch.where(extent.isinf(), 0.5, 1.0).to(maps)
+        maps, lowest, extent = maps * half, lowest * half, highest * half - lowest * half
     return (maps - lowest) / extent.where(extent > 0, 1)
 
 
@@ -87,12 +90,12 @@ def scale_boxes(boxes: Tensor, here: Sequence[int] | Tensor, there: Sequence[int
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Pairwise intersection over union (N, M) of boxes (N, 4) and (M, 4), xyxy with continuous edges.
 
-    A box without area has IoU 0 with everything.
+    A box without area has IoU 0 with everything. Raises ValueError for other shapes and for NaN or infinite edges.
 
     >>> box_iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 2], [1, 0, 3, 2], [5, 5, 6, 6]]))
     tensor([[1.0000, 0.3333, 0.0000]])
     """
-    a, b = (boxes if boxes.is_floating_point() else boxes.float() for boxes in (a, b))
+    a, b = (_as_boxes(boxes) for boxes in (a, b))
     corner = torch.maximum(a[:, None, :2], b[None, :, :2])
     overlap = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
     union = _areas(a)[:, None] + _areas(b)[None] - overlap
@@ -103,13 +106,20 @@ def localized(predicted: Tensor, boxes: Sequence[Tensor], iou_threshold: float =
     """Whether the predicted box of each image reaches the IoU threshold with one of its true boxes: bool (N,).
 
     ``predicted`` is (N, 4), ``boxes`` N tensors (k, 4), xyxy with continuous edges; the mean over images is GT-known Loc
-    ("Evaluating WSOL Right", Eq. 3 at one tau). An image without true boxes is not localized.
+    ("Evaluating WSOL Right", Eq. 3 at one tau). An image without true boxes is not localized. Raises ValueError for other
+    shapes and for more or fewer images with true boxes than with predicted ones.
 
     >>> truth = [torch.tensor([[0.0, 0, 2, 2], [5, 5, 9, 9]]), torch.tensor([[0.0, 0, 1, 1]])]
     >>> localized(torch.tensor([[5.0, 5, 9, 8], [2, 2, 3, 3]]), truth)
     tensor([ True, False])
     """
-    counts = torch.tensor([len(own) for own in boxes])
+    shapes = {tuple(own.shape[1:]) for own in boxes}
+    if predicted.ndim != 2 or predicted.shape[1] != 4 or len(boxes) != len(predicted) or shapes - {(4,)}:
+        raise ValueError(
+            f"expected predicted boxes (N, 4) and as many tensors (k, 4) of true ones, found {tuple(predicted.shape)} and "
+            f"{len(boxes)} tensors of rows {sorted(shapes)}: give both for the same images"
+        )
+    counts = torch.tensor([len(own) for own in boxes], dtype=torch.long)  # said, because of no images it would be float
     image = torch.repeat_interleave(torch.arange(len(boxes)), counts)
     a, b = predicted.double().cpu()[image], torch.cat([torch.zeros(0, 4), *(own.cpu() for own in boxes)]).double()
     corner = torch.maximum(a[:, :2], b[:, :2])
@@ -126,6 +136,8 @@ def as_score_maps(maps: Tensor) -> Tensor:
         raise ValueError(
             f"expected score maps of shape (N, H, W) with sides of 1 to {LONGEST_SIDE}, found {tuple(maps.shape)}"
         )
+    if maps.is_complex():  # float() would drop a half of it
+        raise ValueError(f"expected score maps of real numbers, found {maps.dtype}: take their absolute or real part")
     return maps if maps.dtype in (torch.float32, torch.float64) else maps.float()
 
 
@@ -141,6 +153,18 @@ def _raise_for(bad: Tensor, rule: str) -> None:
     """ValueError naming the first map for which the (N,) flags are set, and the rule it breaks."""
     if bad.any():
         raise ValueError(f"score map {int(bad.nonzero()[0])} of the batch {rule}")
+
+
+def _as_boxes(boxes: Tensor) -> Tensor:
+    """Check the shape (N, 4) and the edges, and turn whole numbers into float32."""
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"expected boxes of shape (N, 4), found {tuple(boxes.shape)}: one row of x1, y1, x2, y2 a box")
+    bad = ~torch.isfinite(boxes).all(1)
+    if bad.any():
+        raise ValueError(
+            f"expected boxes with finite edges, found {boxes[bad][0].tolist()} in row {int(bad.nonzero()[0])}: correct it"
+        )
+    return boxes if boxes.is_floating_point() else boxes.float()
 
 
 def _areas(boxes: Tensor) -> Tensor:

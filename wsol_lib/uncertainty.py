@@ -86,7 +86,7 @@ def difference(after: ArrayLike, before: ArrayLike) -> tuple[float, float, float
         (difference, low, high), in shares, not points
 
     Raises:
-        ValueError: other shapes, or images that are not the same number
+        ValueError: other shapes, images that are not the same number, NaN
 
     >>> points, low, high = difference([True, True, True, False], [True, False, False, False])
     >>> f"{points:.2f} {low:.2f} {high:.2f}"
@@ -123,6 +123,12 @@ def _estimate(after: ArrayLike, before: ArrayLike) -> tuple[float, float, float]
             f"expected (N,) or (R, N) for the same N images, at least 2, found {after.shape} and {before.shape}: "
             "compare methods on one test set"
         )
+    for name, values in (("after", after), ("before", before)):
+        if not np.isfinite(values).all():
+            image = int(np.argwhere(~np.isfinite(values))[0, 1])
+            raise ValueError(
+                f"expected finite values, found NaN or infinity in {name} for image {image}: measure it again"
+            )
     samples = [after.mean(axis=0) - before.mean(axis=0)]
     if min(len(after), len(before)) > 1:
         samples += [runs.mean(axis=1) for runs in (after, before)]
