@@ -11,6 +11,8 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
+from wsol_lib import localizers
+from wsol_lib.boxes import boxes_from_score_maps
 from wsol_lib.data import LocalizationDataset, Subset
 from wsol_lib.ddt import DDT, boxes, feature_batches, pseudo_boxes
 from wsol_lib.models import Backbone
@@ -376,3 +378,69 @@ def test_layers_by_name_even_if_the_next_works_in_place(backbone):
         pseudo_boxes(backbone, Squares(), layer="conv5_3", input_size=32)
     with pytest.raises(ValueError, match="'largest'"):
         pseudo_boxes(backbone, Squares(), order="largest", input_size=32)
+
+
+# -- by its name --
+
+
+def fitted(dataset, boxed=None, **hyperparameters):
+    options = {"layer": "1", "input_size": 128, "batch_size": 3} | hyperparameters
+    return localizers.fit("ddt", dataset, boxed, **options)
+
+
+@pytest.fixture(scope="module")
+def squares():
+    return Subset(Squares(((64, 64),)), [0, 1, 2, 3, 4, 7, 8])
+
+
+def test_without_boxed_images_the_threshold_is_the_zero_of_each_classes_own_component(squares):
+    own = fitted(squares)
+    backbone = own.network.backbone
+    found, failures = pseudo_boxes(backbone, squares, layer="1", input_size=128)
+    assert set(failures) == {"lonely"} and own.tau is None
+    images = squares.images(range(7))
+    boxes_of, scores = own.boxes(images, squares.labels)
+    several = squares.labels < 2
+    torch.testing.assert_close(boxes_of[several], found[several], atol=1.0, rtol=0)  # maps at 64 and at 128 pixels
+    assert own.score_maps(images).shape == (7, 64, 64) and ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_images_without_a_label_and_lonely_classes_get_the_component_of_all_images(squares):
+    own, agnostic = fitted(squares), fitted(squares, class_wise=False)
+    images = squares.images(range(7))
+    assert torch.equal(own.boxes(images)[0], agnostic.boxes(images)[0])
+    assert torch.equal(agnostic.boxes(images)[0], agnostic.boxes(images, squares.labels)[0])
+    assert torch.equal(own.boxes(images, squares.labels)[0][4], agnostic.boxes(images)[0][4])  # the lonely one
+    assert not torch.equal(own.score_maps(images, squares.labels), agnostic.score_maps(images))
+    whole = DDT()
+    for _, features in feature_batches(own.network.backbone, squares, layer="1", input_size=128):
+        whole.partial_fit(features)
+    torch.testing.assert_close(own.network.directions[-1].double(), whole.component_, rtol=0, atol=1e-6)
+
+
+def test_boxed_images_choose_a_threshold_as_everybodys(squares):
+    own = fitted(squares, squares)
+    images = squares.images(range(7))
+    assert 0 <= own.tau <= 1
+    maps = own.score_maps(images, squares.labels)
+    assert torch.equal(own.boxes(images, squares.labels)[0], boxes_from_score_maps(maps, own.tau))
+    assert fitted(squares, squares, tau=0.4).tau == fitted(squares, tau=0.4).tau == 0.4
+
+
+def test_the_mirror_image_is_looked_at_too(squares):
+    images, own = squares.images(range(3)), fitted(squares, mirror=True)
+    boxes_of, mirrored = (own.boxes(one, squares.labels[:3])[0] for one in (images, images.flip(-1)))
+    torch.testing.assert_close(mirrored[:, [2, 0]], 64 - boxes_of[:, [0, 2]], atol=1.0, rtol=0)
+
+
+def test_it_comes_back_from_its_folder(squares, tmp_path):
+    own, images = fitted(squares), squares.images(range(7))
+    own.save(tmp_path)
+    again = localizers.load(tmp_path)
+    assert again.tau is None and again.settings == own.settings
+    assert torch.equal(again.boxes(images, squares.labels)[0], own.boxes(images, squares.labels)[0])
+
+
+def test_one_image_has_nothing_in_common_with_others(squares):
+    with pytest.raises(ValueError, match="expected two images or more to find what they share, found 1"):
+        fitted(Subset(squares, [0]))

@@ -9,16 +9,21 @@ label is used but the one that sorts the images into classes, and no training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from wsol_lib.boxes import as_score_maps, boxes_from_score_maps, scale_boxes
+from wsol_lib.boxes import as_score_maps, boxes_from_score_maps, normalize_score_maps, scale_boxes
 from wsol_lib.data import LocalizationDataset
 from wsol_lib.data.transforms import stack_images
-from wsol_lib.models import Backbone, eval_mode
+from wsol_lib.localizer import Localizer, Predictions, Stage, _inside
+from wsol_lib.models import Backbone, Network, eval_mode
 
 ORDERS = ("resize-first", "threshold-first")
 BLOCK = 4096  # positions that are widened to float64 at once
@@ -172,10 +177,11 @@ class DDT:
                     "expected features that differ between positions, found the same everywhere: look at the images and "
                     "at the backbone's weights"
                 )
-            values, vectors = torch.linalg.eigh(scatter)
-            components = vectors.T.flip(0)[: self.n_components]
+            wanted = (channels - self.n_components, channels - 1)  # of ascending ones: a third of the time of all
+            values, vectors = map(torch.from_numpy, eigh(scatter.numpy(), subset_by_index=wanted))
+            components = vectors.T.flip(0)
             sign = torch.where(components @ self._scatter[-1, :-1] < 0, -1.0, 1.0)
-            self._eigen = values.flip(0)[: self.n_components].clone(), components * sign[:, None]
+            self._eigen = values.flip(0), components * sign[:, None]
         return self._eigen
 
     def _check(self, features: Tensor) -> None:
@@ -299,7 +305,9 @@ def pseudo_boxes(
         for label in groups:
             targets = _members(dataset, label)
             try:
-                ddt = _fit(backbone, fit_on, _members(fit_on, label), options)
+                sources = _members(fit_on, label)
+                _require_two(sources)
+                ddt = _fit(backbone, fit_on, sources, options)
                 for batch, features in feature_batches(backbone, dataset, targets, **options):
                     small = boxes(ddt.transform(features), (input_size, input_size), order)
                     found[batch] = scale_boxes(small.cpu(), (input_size, input_size), dataset.image_sizes[batch])
@@ -318,11 +326,14 @@ def _members(dataset: LocalizationDataset, label: int | None) -> list[int]:
     return list(range(len(dataset))) if label is None else (dataset.labels == label).nonzero()[:, 0].tolist()
 
 
-def _fit(backbone: Backbone, dataset: LocalizationDataset, indices: list[int], options: dict) -> DDT:
+def _require_two(indices: list[int]) -> None:
     if len(indices) < 2:
         raise ValueError(
             f"expected two images or more to find what they share, found {len(indices)}: add images or leave the class out"
         )
+
+
+def _fit(backbone: Backbone, dataset: LocalizationDataset, indices: list[int], options: dict) -> DDT:
     ddt = DDT()
     for batch, features in feature_batches(backbone, dataset, indices, **options):
         try:
@@ -372,3 +383,111 @@ def _gram(rows: Tensor) -> Tensor:
     return torch.from_numpy(
         array.T @ array
     )  # numpy sees that both factors are one and does half the work; torch does not
+
+
+# -- by its name ---------------------------------------------------------------------------------------------------------
+
+
+class Components(Network):
+    """A backbone and the first components of its features: one for each class, and one for all images together.
+
+    Args:
+        backbone: as it was pretrained; nothing of it is learnt
+        num_classes: K
+        layer: as in :func:`feature_batches`
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, layer: str | None = None):
+        super().__init__(backbone=backbone)
+        self.layer = layer
+        with torch.no_grad():
+            channels = _Layer(backbone, layer)(backbone.mean.new_zeros(1, 3, 96, 96)).shape[1]
+        # row K is that of all images; a map is the projection on the direction minus the mean's
+        self.register_buffer("directions", torch.zeros(num_classes + 1, channels))
+        self.register_buffer("means", torch.zeros(num_classes + 1))
+
+    def fit(self, dataset: LocalizationDataset, *, class_wise: bool, input_size: int, batch_size: int) -> None:
+        """Find the components in one pass over a data set.
+
+        Classes of one image, and those whose features are the same everywhere, get the component of all images.
+
+        Args:
+            dataset: its labels are looked at with ``class_wise`` only
+            class_wise: a component for each class; otherwise all have that of all images
+            input_size, batch_size: as in :func:`feature_batches`
+
+        Raises:
+            ValueError: one image alone, features that are not finite or the same in all images
+        """
+        _require_two(list(range(len(dataset))))
+        options = {"layer": self.layer, "input_size": input_size, "batch_size": batch_size}
+        whole, own = DDT(), {}
+        for label in dataset.labels.unique().tolist() if class_wise else [None]:
+            members = _members(dataset, label)
+            ddt = _fit(self.backbone, dataset, members, options)
+            whole.merge(ddt)
+            if label is not None and len(members) > 1:
+                with suppress(ValueError):  # features that are the same everywhere
+                    own[label] = ddt.component_, ddt.mean_
+        everywhere = whole.component_, whole.mean_
+        for row in range(len(self.directions)):
+            direction, mean = own.get(row, everywhere)
+            self.directions[row], self.means[row] = direction, direction.dot(mean)
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Indicator maps (N, h, w), positive on the object, and empty logits (N, 0).
+
+        Args:
+            inputs: normalised images (N, 3, H, W)
+            classes: (N,), whose components are taken; None takes that of all images
+        """
+        features = _Layer(self.backbone, self.layer)(inputs)
+        rows = torch.full((len(inputs),), -1) if classes is None else classes
+        maps = torch.einsum("nchw,nc->nhw", features, self.directions[rows]) - self.means[rows, None, None]
+        return maps, maps.new_zeros(len(maps), 0)
+
+
+class DDTLocalizer(Localizer):
+    """DDT by its name, "ddt": nothing is trained, the object is what all images, or those of a class, have in common.
+
+    Without boxed images, and without a ``tau``, its threshold is the paper's: the zero of the indicator map. With them tau is
+    chosen on normalised maps, as everybody's is. Settings of its own: ``class_wise``, a component for each class, as PSOL has
+    them; an image whose label is not given gets the component of all images; ``layer`` as in :func:`feature_batches`.
+    """
+
+    supervision = "nothing"
+    recipe: ClassVar[dict[str, Any]] = {"epochs": 0, "input_size": 448}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {}
+    least_classes = 1
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        return {"class_wise": True, "layer": None}
+
+    def build(self) -> Components:
+        return Components(self.create_backbone(), len(self.class_names), self.settings["layer"])
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        self.network.fit(
+            dataset,
+            class_wise=self.settings["class_wise"],
+            input_size=self.input_size,
+            batch_size=self.settings["batch_size"],
+        )
+
+    def fit(
+        self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, checkpoint: Path | None
+    ) -> DDTLocalizer:
+        super().fit(dataset, boxed, checkpoint)
+        if boxed is None or not any(len(own) for own in boxed.boxes):
+            self.tau = self.settings["tau"]  # None: zero of the maps as they are
+        return self
+
+    def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
+        if self.tau is not None:
+            return super().look(images, classes)
+        maps, _ = self.localize(images, classes)
+        if self.settings["mirror"]:
+            maps = maps + self.localize(images.flip(-1), classes)[0].flip(-1)
+        found, seen = boxes(maps, images.shape[-2:]), normalize_score_maps(maps)
+        return Predictions(found, _inside(seen, found), seen)
