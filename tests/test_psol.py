@@ -1,10 +1,13 @@
 """PSOL: boxes as numbers, two tasks on one trunk or on two, and any classifier's classes beside any localizer's boxes."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from wsol_lib import localizer, localizers, psol
 from wsol_lib.boxes import box_iou
 from wsol_lib.data import load_dataset, make_sample
 from wsol_lib.metrics import LocalizationAccuracy
@@ -280,3 +283,129 @@ def test_any_classifier_goes_with_any_localizer(birds):
     )
     values = accuracy.compute()
     assert values["top1_loc"] <= values["top5_loc"] <= values["gt_known_loc"] <= 1
+
+
+# -- by its name ---------------------------------------------------------------------------------------------------------
+
+
+def fitted(birds, **hyperparameters):
+    options = {"epochs": 1, "input_size": 32, "batch_size": 4, "pretrained": False, "hidden": 8} | hyperparameters
+    return localizers.fit("psol", birds, **options)
+
+
+class KnownTeacher(localizers.Localizer):
+    """A teacher that says what it was told, counts how often it is fitted, and finds nothing in the last image."""
+
+    supervision = "nothing"
+    fits: ClassVar[list[dict]] = []
+
+    @classmethod
+    def hyperparameters(cls):
+        return {"box": [0.0, 0.0, 16.0, 32.0]}
+
+    def build(self):
+        return nn.Module()
+
+    def learn(self, dataset, boxed, stage):
+        self.fits.append(self.settings)
+
+    def predict_dataset(self, dataset):
+        boxes = torch.tensor([self.settings["box"]]).repeat(len(dataset), 1)
+        boxes[-1] = 0
+        return boxes, torch.ones(len(dataset))
+
+
+TEACHER = f"{KnownTeacher.__module__}:KnownTeacher"
+
+
+def test_the_student_learns_what_its_teacher_says_and_no_more(birds, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        localizer, "train", lambda network, dataset, **options: seen.append((network, dataset, options)) or []
+    )
+    own = fitted(birds, teacher=TEACHER, teacher_settings={"box": [1.0, 2, 30, 31]})
+    ((network, dataset, options),) = seen
+    assert network is own.network.student and isinstance(network, BoxRegressor)
+    assert len(dataset) == 7  # the teacher found nothing in the last one
+    assert all(boxes.tolist() == [[1, 2, 30, 31]] for boxes in dataset.boxes)
+    assert options["targets"] is relative_boxes and not options["nesterov"] and options["schedule"] == "constant"
+    assert (relative_boxes([dataset[i] for i in range(7)])[:, 2:] > 0).all()  # crops that keep a piece of the box
+
+
+def test_ddt_sees_twice_the_side_of_what_the_student_sees(birds, monkeypatch):
+    asked = []
+
+    def fit(name, dataset, boxed, **options):
+        asked.append((name, options))
+        return KnownTeacher(name, dataset.class_names, KnownTeacher.settings_for(name, "", {"pretrained": False}))
+
+    monkeypatch.setattr(localizers, "fit", fit)
+    own = {"pretrained": False, "hidden": 8, "epochs": 0, "input_size": 32}
+    for teacher, teacher_settings in (("ddt", {}), ("cam", {}), ("ddt", {"input_size": 48, "class_wise": False})):
+        settings = psol.PSOL.settings_for("psol", "", own | {"teacher": teacher, "teacher_settings": teacher_settings})
+        psol.PSOL("psol", birds.class_names, settings).fit(birds, None, None)
+    assert [(name, options["input_size"]) for name, options in asked] == [("ddt", 64), ("cam", 32), ("ddt", 48)]
+    assert asked[2][1]["class_wise"] is False and asked[0][1]["backbone"] == "efficientnet_lite0"
+
+
+def test_an_interrupted_training_keeps_the_teachers_boxes(birds, tmp_path):
+    options = {"teacher": TEACHER, "checkpoint": tmp_path}
+    KnownTeacher.fits.clear()
+    first, second = fitted(birds, **options), fitted(birds, **options)
+    assert len(KnownTeacher.fits) == 1
+    images = birds.images(range(8))
+    assert torch.equal(first.boxes(images)[0], second.boxes(images)[0])
+    assert torch.equal(first.boxes(images)[0], fitted(birds, teacher=TEACHER).boxes(images)[0])
+    with pytest.raises(ValueError, match="name another checkpoint"):
+        fitted(birds, **options, teacher_settings={"box": [0.0, 0, 8, 8]})
+
+
+@pytest.mark.parametrize("classifier", ["none", "separate", "joint"])
+def test_the_classes_are_those_of_the_classifier_that_is_asked_for(birds, classifier, tmp_path):
+    own, images = fitted(birds, teacher=TEACHER, classifier=classifier), birds.images(range(8))
+    found = own.predict(images, birds.labels)
+    assert (found.boxes >= 0).all() and (found.boxes <= 32).all() and found.score_maps is None
+    if classifier == "none":
+        assert found.logits is None and (found.scores == 1).all()
+    else:
+        backbone = own.network.student.backbone if classifier == "joint" else own.network.classifier.backbone
+        torch.testing.assert_close(found.logits, classify(backbone, images, input_size=32))
+        torch.testing.assert_close(found.scores, found.logits.softmax(1)[range(8), birds.labels])
+    own.save(tmp_path)
+    assert torch.equal(localizers.load(tmp_path).predict(images, birds.labels).boxes, found.boxes)
+
+
+def test_the_rate_of_what_classifies_falls_after_each_third_of_the_epochs(birds, monkeypatch):
+    """Section 4.2: after 2 of 6 epochs on ImageNet, after 10 of 30 on CUB; that of the regressor stays."""
+    seen = []
+    monkeypatch.setattr(localizer, "train", lambda network, dataset, **options: seen.append(options) or [])
+    for dataset, step in {"imagenet": 2, "cub": 10}.items():
+        epochs = psol.PSOL.defaults(dataset)["epochs"]
+        for classifier in ("separate", "joint"):
+            fitted(birds, teacher=TEACHER, classifier=classifier, epochs=epochs)
+            assert [seen[-1][name] for name in ("schedule", "step_epochs", "step_factor")] == ["step", step, 0.1]
+        assert seen[-3]["schedule"] == "constant"
+
+
+def test_with_the_mirror_image_a_mirrored_image_has_the_mirrored_box(birds):
+    own, images = fitted(birds, teacher=TEACHER, mirror=True, classifier="joint"), birds.images(range(8))
+    found, mirrored = own.predict(images), own.predict(images.flip(-1))
+    torch.testing.assert_close(
+        mirrored.boxes[:, [2, 1, 0, 3]] * torch.tensor([-1, 1, -1, 1]),
+        found.boxes - torch.tensor([32, 0, 32, 0]),
+        atol=1e-3,
+        rtol=0,
+    )
+    torch.testing.assert_close(mirrored.logits, found.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_that_does_not_pool_fits_its_input(birds):
+    own = fitted(birds, teacher=TEACHER, flat_head=True, input_size=64)
+    assert own.boxes(birds.images(range(8)))[0].shape == (8, 4)
+    with pytest.raises(ValueError, match="expected flat_head=False for a joint classifier"):
+        fitted(birds, teacher=TEACHER, flat_head=True, classifier="joint")
+
+
+def test_a_classifier_that_is_not_known(birds):
+    with pytest.raises(ValueError, match="expected a classifier out of none, separate, joint, found 'both'"):
+        fitted(birds, teacher=TEACHER, classifier="both")

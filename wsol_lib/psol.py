@@ -12,6 +12,10 @@ pseudo boxes come from :mod:`wsol_lib.pseudo_boxes`, and both are trained by :fu
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,12 +23,28 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 from tqdm import tqdm
 
-from wsol_lib.cam import cross_entropy
-from wsol_lib.data import Sample
+from wsol_lib import localizers, pseudo_boxes
+from wsol_lib.cam import Classifier, cross_entropy
+from wsol_lib.data import LocalizationDataset, Sample
 from wsol_lib.data.transforms import INTERPOLATION, resized_side, square
-from wsol_lib.models import Backbone, BoxRegressor, eval_mode
+from wsol_lib.localizer import BATCH, Localizer, Predictions, Stage, _probability
+from wsol_lib.models import Backbone, BoxRegressor, Network, eval_mode, flat_head
 from wsol_lib.pseudo_boxes import are_good
 from wsol_lib.train import labels
+
+#: Section 4.2, for ImageNet: arguments of :func:`wsol_lib.train.train` for the regressor; "larger" rates of new layers are
+#: twice the others in the authors' code. A classifier's rate, and the joint model's, is divided by 10 twice, after a third
+#: and after two thirds of the epochs.
+OPTIMIZATION: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "head_factor": 2.0,
+    "batch_size": 256,
+    "weight_decay": 5e-4,
+    "momentum": 0.9,
+    "nesterov": False,
+    "schedule": "constant",
+}
+EPOCHS = {"imagenet": 6, "cub": 30}
 
 ATTEMPTS = 30  # crops that are tried before the whole image is taken, as in the authors' code
 
@@ -262,3 +282,141 @@ def _in_batches(model: nn.Module, function, number: int, batch_size: int, name: 
             for start in tqdm(starts, desc=name, unit="batch", disable=len(starts) <= 2)
         ]
     return torch.cat(parts)
+
+
+# -- by its name ---------------------------------------------------------------------------------------------------------
+
+
+class PSOL(Localizer):
+    """PSOL by its name, "psol": a regressor that another localizer teaches; the base of all localizers with a student.
+
+    Settings of its own:
+
+    - ``teacher``: a localizer by its name or path, and ``teacher_settings``: of its own hyperparameters, its
+      ``input_size`` among them. DDT sees twice the side of what the student sees, the paper's 448 and 224 pixels.
+    - ``classifier``: "none", for the paper's boxes go with the classes of any; "separate", PSOL-Sep, trained for as many
+      epochs; "joint", PSOL-Joint, one trunk for both.
+    - ``hidden``, ``loss_weight``: of the regressor; ``flat_head``: whether it stands on a head that does not pool.
+
+    A box without a classifier has the score 1.
+    """
+
+    recipe: ClassVar[dict[str, Any]] = OPTIMIZATION
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {name: {"epochs": epochs} for name, epochs in EPOCHS.items()}
+    makes_maps = False
+    least_classes = 1
+    #: what ``classifier`` can be
+    classifiers: ClassVar[tuple[str, ...]] = ("none", "separate", "joint")
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        own = {"teacher": "ddt", "teacher_settings": {}, "classifier": "none"}
+        return own | {"hidden": 512, "loss_weight": 50.0, "flat_head": False}
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[float, float]]:
+        return {}
+
+    @property
+    def input_size(self) -> int:
+        return self.settings["input_size"] or self.network.student.backbone.input_size
+
+    def build(self) -> Network:
+        """A network with the parts "student" and, if there is one, "classifier"."""
+        if self.settings["classifier"] != "joint":
+            return self.with_classifier(self.regressor(loss_weight=self.settings["loss_weight"]))
+        if self.settings["flat_head"]:
+            raise ValueError("expected flat_head=False for a joint classifier, which pools, found True: leave it out")
+        options = {name: self.settings[name] for name in ("hidden", "loss_weight")}
+        return Network(student=JointModel(self.create_backbone(), **options))
+
+    def regressor(self, **options: Any) -> BoxRegressor:
+        """A student over a trunk of its own; ``options`` are those of ``BoxRegressor``."""
+        backbone = self.create_backbone()
+        if self.settings["flat_head"]:
+            size = self.settings["input_size"] or backbone.input_size
+            backbone = backbone.with_head(flat_head(backbone, size))
+        return BoxRegressor(backbone, self.settings["hidden"], **options)
+
+    def with_classifier(self, student: nn.Module) -> Network:
+        """The student, and beside it the classifier that the settings ask for."""
+        classifier, known = self.settings["classifier"], self.classifiers
+        if classifier not in known:
+            raise ValueError(
+                f"expected a classifier out of {', '.join(known)}, found {classifier!r}: choose one of these"
+            )
+        if classifier == "none":
+            return Network(student=student)
+        return Network(student=student, classifier=Classifier(self.create_backbone()))
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        taught = pseudo_boxes.WithBoxes(dataset, self.teach(dataset, boxed, stage), keep_good=True)
+        if not len(taught):
+            raise ValueError(f"expected boxes of the teacher {self.settings['teacher']}, found none: choose another")
+        joint = self.settings["classifier"] == "joint"
+        how = self.falling() | {"targets": labels_and_boxes} if joint else {"targets": relative_boxes}
+        self.train(self.network.student, taught, stage("student"), **how)
+        self.learn_classes(dataset, stage)
+
+    def learn_classes(self, dataset: LocalizationDataset, stage: Stage) -> None:
+        """Train the separate classifier, if there is one."""
+        if self.settings["classifier"] == "separate":
+            self.train(self.network.classifier, dataset, stage("classifier"), **self.falling())
+
+    def falling(self) -> dict[str, Any]:
+        """The rate of what classifies (section 4.2)."""
+        return {"schedule": "step", "step_epochs": max(1, round(self.settings["epochs"] / 3)), "step_factor": 0.1}
+
+    def teach(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> Tensor:
+        """The teacher's boxes (N, 4) for the labels of the training images, in pixels of each; kept beside checkpoints."""
+        teacher = self.settings["teacher"]
+        own = {name: self.settings[name] for name in ("backbone", "pretrained", "num_workers", "seed")}
+        own["input_size"] = self.input_size * (2 if teacher == "ddt" else 1)
+        own |= self.settings["teacher_settings"]
+        about = json.loads(json.dumps({"teacher": teacher, "boxed": boxed is not None, **own}))
+        kept = None if stage.folder is None else stage.folder / "boxes.json"
+        if kept is not None and kept.exists():
+            return self.kept_boxes(kept, dataset, about)
+        folder = None if stage.folder is None else stage.folder / "teacher"
+        boxes, _ = localizers.fit(teacher, dataset, boxed, checkpoint=folder, **own).predict_dataset(dataset)
+        if kept is not None:
+            pseudo_boxes.save(kept, boxes, dataset, about, keep_good=True)
+        return boxes
+
+    def kept_boxes(self, path: Path, dataset: LocalizationDataset, about: dict[str, Any]) -> Tensor:
+        """Boxes that the same teacher drew before this training was interrupted."""
+        boxes, found = pseudo_boxes.load(path, dataset, keep_good=True)
+        if found != about:
+            raise ValueError(f"expected boxes of {about} in {path}, found those of {found}: name another checkpoint")
+        return boxes
+
+    def augmented(self, dataset: LocalizationDataset) -> LocalizationDataset:
+        """Crops that keep a piece of the box, where boxes are learnt: those of the authors' code."""
+        changed = super().augmented(dataset)
+        if self.settings["augment"] == "crop" and isinstance(dataset, pseudo_boxes.WithBoxes):
+            changed.transform = v2.Compose([RandomResizedCrop(self.input_size), v2.RandomHorizontalFlip()])
+        return changed
+
+    def parts(self) -> tuple[BoxRegressor, Backbone | None]:
+        """What predicts boxes, and what classifies."""
+        student = self.network.student
+        if isinstance(student, JointModel):
+            return student.regressor, student.backbone
+        classifier = getattr(self.network, "classifier", None)
+        return getattr(student, "regressor", student), None if classifier is None else classifier.backbone
+
+    def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
+        boxes, logits = self._boxes_and_logits(images)
+        if self.settings["mirror"]:
+            mirrored, others = self._boxes_and_logits(images.flip(-1))
+            x1, y1, x2, y2 = mirrored.T
+            boxes = (boxes + torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=1)) / 2
+            logits = None if logits is None else (logits + others) / 2
+        scores = torch.ones(len(images)) if logits is None else _probability(logits, classes)
+        return Predictions(boxes, scores, logits=logits)
+
+    def _boxes_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        regressor, classifier = self.parts()
+        options = {"input_size": self.input_size, "batch_size": BATCH}
+        boxes = predict_boxes(regressor, images, **options)
+        return boxes, None if classifier is None else classify(classifier, images, **options)
