@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from wsol_lib import slt
+from wsol_lib import localizers, slt
 from wsol_lib.cam import CAM, localize
 from wsol_lib.data import load_dataset
 from wsol_lib.losses import semantic_tolerance_loss
@@ -464,3 +464,41 @@ def test_inference_resizes_before_it_crops_as_the_classifier_alone(birds):
     assert torch.equal(logits, classify(classifier, images, resize=32))
     assert not torch.equal(logits, slt.predict(net, classifier, images)[1])
     assert torch.equal(boxes, slt.predict(net, classifier, images)[0])
+
+
+# -- by its name ---------------------------------------------------------------------------------------------------------
+
+
+def fitted(birds, **hyperparameters):
+    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False, "hidden": 8} | hyperparameters
+    return localizers.fit("slt", birds, **options)
+
+
+def test_the_published_settings_reach_its_parts(birds):
+    own = fitted(birds, k=2, average=False, epochs=0)
+    net = own.network.student
+    assert (net.localizer.alpha, net.localizer.beta, net.localizer.k) == (0.4, 10.0, 2)
+    assert net.localizer.sum_over_maps and not net.localizer.average and net.tau == 0.2 and own.tau is None
+    imagenet = slt.SLT.defaults("imagenet")
+    assert {name: imagenet[name] for name in ("alpha", "k", "beta", "epochs", "learning_rate", "nesterov")} == {
+        **{"alpha": 0.2, "k": 100, "beta": 10.0, "epochs": 2, "learning_rate": 2e-4, "nesterov": False}
+    }
+
+
+def test_its_box_is_the_regressors_and_its_class_that_of_a_classifier_apart(birds, tmp_path):
+    images = birds.images(range(4))
+    own = fitted(birds, classifier="separate")
+    found = own.predict(images, birds.labels[:4])
+    boxes, logits = slt.predict(own.network.student, own.network.classifier.backbone, images, input_size=32)
+    assert torch.equal(found.boxes, boxes) and torch.equal(found.logits, logits)
+    assert fitted(birds).predict(images).logits is None
+    own.save(tmp_path)
+    assert torch.equal(localizers.load(tmp_path).boxes(images)[0], found.boxes)
+    with pytest.raises(ValueError, match="expected a classifier out of none, separate, found 'joint'"):
+        fitted(birds, classifier="joint")
+
+
+def test_a_search_draws_beta_between_two_ends(birds):
+    drawn = slt.SLT.drawn(slt.SLT.defaults())
+    assert all(math.isfinite(end) for space in drawn.values() for end in space[:2])
+    assert {"alpha", "beta", "learning_rate"} <= set(drawn)

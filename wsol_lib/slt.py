@@ -21,11 +21,13 @@ from torchvision.ops import box_convert
 
 from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
 from wsol_lib.cam import CAM, class_activation_map, resize_maps
+from wsol_lib.data import LocalizationDataset
 from wsol_lib.data.transforms import resize_images
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import Stage
 from wsol_lib.losses import accuracy, box_regression_loss, require_k, semantic_tolerance_loss, visual_tolerance_loss
-from wsol_lib.models import Backbone, BoxRegressor, GapLinear, create_backbone
-from wsol_lib.psol import classify, predict_boxes, renormalize, require_two_networks
+from wsol_lib.models import Backbone, BoxRegressor, GapLinear, Network, create_backbone
+from wsol_lib.psol import PSOL, classify, predict_boxes, renormalize, require_two_networks
 
 #: Section 4.1: arguments of :class:`SLTLocalizer`, and how long it is trained together with the regressor. The paper's beta
 #: belongs to its Eq. 13 as printed.
@@ -42,6 +44,8 @@ NEW_OPTIMIZATION: dict[str, Any] = {
     "head_factor": 1.0,
     "batch_size": 16,
     "weight_decay": 5e-4,
+    "momentum": 0.9,
+    "nesterov": False,
     "schedule": "constant",
 }
 #: Table 5, its parts on and off: what :class:`SLTLocalizer` is given to leave the others out
@@ -406,3 +410,43 @@ def _pixels_per_cell(inputs: Tensor, maps: Tensor) -> Tensor:
     """m for x, y, x, y: sides of the images by sides of their score maps."""
     height, width = (side / cells for side, cells in zip(inputs.shape[-2:], maps.shape[-2:]))
     return inputs.new_tensor([width, height, width, height])
+
+
+class SLT(PSOL):
+    """SLT-Net by its name, "slt": its box is the regressor's, which its localizer teaches in the same steps.
+
+    Settings of its own are those of :class:`SLTLocalizer` and of :class:`SLTNet`, whose ``tau`` is the paper's 20 %, for it is
+    needed before there is a map to choose it on; ``classifier``, ``hidden`` and ``flat_head`` as in
+    :class:`wsol_lib.psol.PSOL`, but that no trunk is shared.
+    """
+
+    network_class = SLTLocalizer
+    recipe: ClassVar[dict[str, Any]] = NEW_OPTIMIZATION | {"sum_over_maps": True, "tau": 0.2}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {name: {"epochs": EPOCHS[name], **SETTINGS[name]} for name in EPOCHS}
+    least_classes = 2
+    classifiers = ("none", "separate")
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        of_localizer = super(PSOL, cls).hyperparameters() | {"stimuli": list(STIMULI)}
+        return of_localizer | {"m": None, "classifier": "none", "hidden": 512, "flat_head": False}
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[float, float]]:
+        return dict(SLTLocalizer.search_space)
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        """beta, which has no end, from two decades to either side of the paper's 10."""
+        return super().drawn(settings) | {"beta": (0.1, 1000.0, "log")}
+
+    def build(self) -> Network:
+        cut = self.settings["backbone"] in SURGERY
+        backbone = self.create_backbone(create_localizer_backbone) if cut else self.create_backbone()
+        own = {name: self.settings[name] for name in super(PSOL, self).hyperparameters()}
+        net = SLTNet(SLTLocalizer(backbone, **own), self.regressor(), tau=self.settings["tau"], m=self.settings["m"])
+        return self.with_classifier(net)
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        self.train(self.network.student, dataset, stage("student"))
+        self.learn_classes(dataset, stage)
