@@ -9,14 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from wsol_lib import lchp
+from wsol_lib import lchp, localizer, localizers
 from wsol_lib.attention_pooling import AttentionPooling, BAPBackbone
+from wsol_lib.boxes import localized
 from wsol_lib.cam import localize
-from wsol_lib.data import load_dataset
+from wsol_lib.data import LocalizationDataset, load_dataset
 from wsol_lib.lchp import LCHPInit, LCHPRefine, masked_pseudo_boxes
 from wsol_lib.losses import classification_loss, regression_loss
 from wsol_lib.models import Backbone, BoxRegressor, GapLinear
-from wsol_lib.psol import encode_boxes
+from wsol_lib.psol import classify, encode_boxes, predict_boxes
 from wsol_lib.train import train
 
 CLASSES = 6
@@ -606,3 +607,99 @@ def test_the_attention_can_be_looked_at_as_any_score_map(birds):
     assert maps.shape == (3, 32, 32) and (maps >= 0).all()
     with torch.inference_mode():
         torch.testing.assert_close(logits, net.classifier(net.classifier.preprocess(images)))
+
+
+# -- by their names ------------------------------------------------------------------------------------------------------
+
+
+def fitted(name, birds, boxed=None, **hyperparameters):
+    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False, "hidden": 8} | hyperparameters
+    return localizers.fit(name, birds, boxed, **options)
+
+
+@pytest.mark.parametrize("name", ["lchp-i", "lchp-r"])
+def test_the_box_is_the_regressors_and_the_class_the_classifiers(birds, name, tmp_path):
+    images, own = birds.images(range(4)), fitted(name, birds)
+    found, net = own.predict(images, birds.labels[:4]), own.network.student
+    assert torch.equal(found.boxes, predict_boxes(net.regressor, images, input_size=32))
+    assert torch.equal(found.logits, classify(net.classifier, images, input_size=32))
+    torch.testing.assert_close(found.scores, found.logits.softmax(1)[range(4), birds.labels[:4]])
+    own.save(tmp_path)
+    assert torch.equal(localizers.load(tmp_path).boxes(images)[0], found.boxes)
+
+
+def test_delta_is_as_given_or_as_published_or_chosen_from_boxed_images(birds, monkeypatch):
+    assert fitted("lchp-i", birds, epochs=0, delta=0.65).network.student.delta == 0.65
+    assert fitted("lchp-i", birds, epochs=0).settings["delta"] == lchp.SETTINGS["cub"]["delta"]
+    monkeypatch.setattr(lchp.LCHPI, "right", lambda self, boxed, delta: delta == 0.6)
+    own = fitted("lchp-i", birds, birds, epochs=0)
+    assert own.settings["delta"] == own.network.student.delta == 0.6
+    assert fitted("lchp-i", birds, birds, epochs=0, maps="attention").settings["delta"] == 0.7
+
+
+def test_the_generators_boxes_are_counted_in_pixels_of_each_image(birds):
+    own = fitted("lchp-i", birds, epochs=0)
+    net, images = own.network.student, birds.images(range(16))
+    boxes = lchp.predict_pseudo_boxes(net.generator, images, 0.6, input_size=32)
+    assert own.right(birds, 0.6) == int(localized(boxes, birds.boxes).sum())
+    one_too_many = LocalizationDataset(
+        *("mixed", "test", birds.class_names, birds.labels, [*birds.boxes[:-1], 2 * boxes[-1:]]),
+        *(torch.cat([birds.image_sizes[:-1], 2 * birds.image_sizes[-1:]]), birds.image_ids),
+    )
+    one_too_many._image = lambda i: images[i] if i < 15 else images[i].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    others = int(localized(boxes[:-1], birds.boxes[:-1]).sum())
+    assert own.right(one_too_many, 0.6) == others + 1  # of twice the size, and right in its own pixels
+
+
+@pytest.mark.parametrize(
+    "epochs, options, stages", [(1, {}, (1, 1)), (4, {}, (2, 2)), (15, {"refinement": 1 / 3}, (10, 5)), (0, {}, ())]
+)
+def test_refinement_gets_its_share_of_the_epochs(birds, monkeypatch, epochs, options, stages):
+    seen = []
+    monkeypatch.setattr(
+        localizer, "train", lambda network, dataset, **options: seen.append((type(network), options)) or []
+    )
+    fitted("lchp-r", birds, epochs=epochs, refinement_factor=0.1, tau=0.8, **options)
+    assert [options["epochs"] for _, options in seen] == list(stages)
+    if stages:
+        assert [kind for kind, _ in seen] == [LCHPInit, LCHPRefine]
+        assert [options["learning_rate"] for _, options in seen] == pytest.approx([2e-3, 2e-4])
+
+
+def test_the_refinement_is_as_the_settings_say(birds, monkeypatch):
+    seen = []
+    monkeypatch.setattr(localizer, "train", lambda network, dataset, **options: seen.append(network) or [])
+    fitted("lchp-r", birds, tau=0.8, kinds=["flip"], frozen=True)
+    assert seen[1].tau == 0.8 and seen[1].teacher is not None and len(seen[1].augmentation.transforms) == 3
+    fitted("lchp-r", birds)
+    assert seen[3].tau == 0.9 and seen[3].teacher is None
+
+
+def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_path):
+    """The classifier's rate falls after every epoch, and a checkpoint keeps it."""
+    options = {"epochs": 6, "batch_size": 16}
+
+    class Killed(Exception):
+        pass
+
+    def kill(net, epoch):
+        decay(net, epoch)
+        if epoch == 3:
+            raise Killed
+
+    decay = LCHPInit.decay
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LCHPInit, "decay", kill)
+        with pytest.raises(Killed):
+            fitted("lchp-r", birds, checkpoint=tmp_path, **options)
+    own, left_alone = (fitted("lchp-r", birds, checkpoint=c, **options) for c in (tmp_path, None))
+    for name, value in own.network.state_dict().items():
+        assert torch.equal(value, left_alone.network.state_dict()[name]), name
+    torch.testing.assert_close(own.network.student.rate, torch.tensor(0.9**3))
+
+
+def test_a_search_draws_alpha_between_two_ends():
+    for kind in (lchp.LCHPI, lchp.LCHPR):
+        drawn = kind.drawn(kind.defaults())
+        assert all(math.isfinite(end) for space in drawn.values() for end in space[:2])
+        assert {"delta", "alpha", "beta"} <= set(drawn) and ("tau" in drawn) == (kind is lchp.LCHPR)

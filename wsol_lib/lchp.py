@@ -27,13 +27,16 @@ from torchvision.ops import box_convert, roi_align
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from wsol_lib.boxes import normalize_score_maps, scale_boxes
+from wsol_lib.attention_pooling import create_bap
+from wsol_lib.boxes import localized, normalize_score_maps, scale_boxes
 from wsol_lib.cam import resize_maps
-from wsol_lib.data.transforms import resize_images
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.data.transforms import resize_images, stack_images
 from wsol_lib.hyperparameters import check_hyperparameters
+from wsol_lib.localizer import BATCH, Stage
 from wsol_lib.losses import accuracy, classification_loss, consistency_loss, regression_loss
-from wsol_lib.models import Backbone, BoxRegressor, eval_mode
-from wsol_lib.psol import decode_boxes, encode_boxes, renormalize, require_two_networks
+from wsol_lib.models import Backbone, BoxRegressor, Network, eval_mode
+from wsol_lib.psol import PSOL, decode_boxes, encode_boxes, renormalize, require_two_networks
 
 #: Section 4.3: delta of the generator, and the epochs of both stages
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,13 +45,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tiny-imagenet": {"delta": 0.8},
 }
 EPOCHS = {"cub": (40, 40), "imagenet": (10, 5), "tiny-imagenet": (40, 40)}
-#: Section 4.3: arguments of :func:`wsol_lib.train.train` in both stages, but for the refinement on ImageNet, whose rate is
-#: 2e-4. The paper gives no larger rate for new layers.
+#: Table 3
+DELTAS = (0.5, 0.6, 0.7, 0.8)
+#: Section 4.3: arguments of :func:`wsol_lib.train.train` in both stages, but for the refinement on ImageNet, whose rate is a
+#: tenth. The paper gives no larger rate for new layers.
 OPTIMIZATION: dict[str, Any] = {
     "learning_rate": 2e-3,
     "head_factor": 1.0,
     "batch_size": 32,
     "weight_decay": 1e-5,
+    "momentum": 0.9,
+    "nesterov": False,
     "schedule": "constant",
 }
 DECAY = 0.9  # of the classifier's rate after every epoch of the initialisation; the regressor's stays
@@ -315,7 +322,7 @@ class LCHPInit(nn.Module):
         self.classifier, self.regressor = classifier, regressor
         self.generator = copy.deepcopy(classifier).requires_grad_(False)
         self.delta, self.alpha, self.beta, self.options = delta, alpha, beta, {"maps": maps, **options}
-        self.rate = 1.0
+        self.register_buffer("rate", torch.ones(()))  # of the classifier; a checkpoint keeps it
         self.training = classifier.training
 
     @property
@@ -329,7 +336,7 @@ class LCHPInit(nn.Module):
         Its loss is multiplied, which for SGD is its rate but for what momentum still carries, and leaves the regressor's
         rate as it is (section 4.3).
         """
-        self.rate = DECAY**epoch
+        self.rate.fill_(DECAY**epoch)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """L_init (LCHP Eq. 3), the classifier's part times its rate; "classification", "regression" and "accuracy" beside it.
@@ -534,3 +541,102 @@ def _width_height(inputs: Tensor) -> Tensor:
 
 def _has_area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
+# -- by their names ------------------------------------------------------------------------------------------------------
+
+
+class LCHPI(PSOL):
+    """LCHP-I by its name, "lchp-i": its box is the regressor's, its class that of the classifier that drew the boxes.
+
+    Settings of its own are those of :class:`LCHPInit`, of :func:`foreground_boxes` and of
+    :func:`wsol_lib.attention_pooling.create_bap`; ``hidden`` and ``flat_head`` as in :class:`wsol_lib.psol.PSOL`. Where
+    ``delta`` is not given, the boxed images choose it out of ``DELTAS`` before the training, on the features of the
+    pretrained trunk; without them, and for attention maps, which are random then, it is the published one.
+    """
+
+    recipe: ClassVar[dict[str, Any]] = OPTIMIZATION | {"input_size": 448}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {name: {"epochs": first} for name, (first, _) in EPOCHS.items()}
+    least_classes = 2
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        own = {"delta": None, "alpha": 20.0, "beta": 0.9, "maps": "features", "normalization": "max", "upsample": False}
+        return own | {"attention_maps": 32, "factor": 100.0, "hidden": 512, "flat_head": False}
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[float, float]]:
+        return dict(LCHPInit.search_space)
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        """alpha, which has no end, from two decades to either side of the paper's 20."""
+        return super().drawn(settings) | {"alpha": (0.2, 2000.0, "log")}
+
+    def build(self) -> Network:
+        head = {name: self.settings[name] for name in ("attention_maps", "factor")}
+        own = {name: self.settings[name] for name in ("alpha", "beta", "maps", "normalization", "upsample")}
+        return Network(student=LCHPInit(self.create_backbone(create_bap, **head), self.regressor(), **own))
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        self.initialize(dataset, boxed, stage, self.settings["epochs"])
+
+    def initialize(
+        self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage, epochs: int
+    ) -> None:
+        """The first stage; the delta that it takes is then among the settings."""
+        net = self.network.student
+        if self.settings["delta"] is None:
+            known = boxed is not None and self.settings["maps"] == "features"
+            published = SETTINGS.get(dataset.name, SETTINGS["cub"])["delta"]
+            self.settings["delta"] = max(DELTAS, key=lambda delta: self.right(boxed, delta)) if known else published
+        net.delta = self.settings["delta"]
+        self.train(net, dataset, stage("initialization"), epochs=epochs, after_epoch=net.decay)
+
+    def right(self, boxed: LocalizationDataset, delta: float) -> int:
+        """How many of the generator's boxes are right."""
+        net, count = self.network.student, 0
+        for start in range(0, len(boxed), BATCH):
+            indices = range(start, min(start + BATCH, len(boxed)))
+            images = stack_images(boxed, indices, self.input_size)
+            found = predict_pseudo_boxes(net.generator, images, delta, input_size=self.input_size, **net.options)
+            found = scale_boxes(found, images.shape[:-3:-1], boxed.image_sizes[indices])
+            count += int(localized(found, [boxed.boxes[i] for i in indices]).sum())
+        return count
+
+    def parts(self) -> tuple[BoxRegressor, Backbone]:
+        return self.network.student.regressor, self.network.student.classifier
+
+
+class LCHPR(LCHPI):
+    """LCHP-R by its name, "lchp-r": LCHP-I, and then its refinement.
+
+    Settings of its own beside those of :class:`LCHPI`: ``epochs`` are those of both stages, of which the refinement gets the
+    share ``refinement``, and each at least one; ``refinement_factor`` times as large are its rates; ``tau``, ``kinds`` and
+    ``frozen`` are those of :class:`LCHPRefine`, tau the confidence above which a box is good.
+    """
+
+    recipe: ClassVar[dict[str, Any]] = LCHPI.recipe | {"tau": 0.9}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "cub": {"epochs": 80},
+        "tiny-imagenet": {"epochs": 80},
+        "imagenet": {"epochs": 15, "refinement": 1 / 3, "refinement_factor": 0.1},
+    }
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        own = {"refinement": 0.5, "refinement_factor": 1.0, "kinds": list(AUGMENTATIONS), "frozen": False}
+        return super().hyperparameters() | own
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[float, float]]:
+        return LCHPInit.search_space | LCHPRefine.search_space | {"refinement": (0.0, 1.0)}
+
+    def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
+        epochs = self.settings["epochs"]
+        last = max(1, round(self.settings["refinement"] * epochs)) if epochs else 0
+        self.initialize(dataset, boxed, stage, max(1, epochs - last) if epochs else 0)
+        own = {"tau": self.settings["tau"], "kinds": tuple(self.settings["kinds"]), "frozen": self.settings["frozen"]}
+        rate = self.settings["learning_rate"] * self.settings["refinement_factor"]
+        net = LCHPRefine(self.network.student.classifier, self.network.student.regressor, **own)
+        self.train(net, dataset, stage("refinement"), epochs=last, learning_rate=rate)
