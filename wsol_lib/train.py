@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import time
-from collections import defaultdict
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import broadcast, send_to_device, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -34,7 +33,10 @@ from wsol_lib.data import Sample
 from wsol_lib.models import Backbone
 
 SCHEDULES = ("one-cycle", "constant", "step")
-CHECKPOINT_SECONDS = 60.0  # between two checkpoints inside an epoch; at its end there always is one
+#: Between two checkpoints inside an epoch; at its end there always is one. Several processes write at the end of epochs alone.
+CHECKPOINT_SECONDS = 60.0
+#: How far the one-cycle schedule moves the momentum to both sides, against the rate: torch's own 0.85 to 0.95 round 0.9
+MOMENTUM_SWING = 0.05
 
 
 def labels(samples: list[Sample]) -> Tensor:
@@ -72,7 +74,8 @@ def train(
         epochs: passes over the data
         learning_rate, head_factor: peak rate of the trunks of its backbones, and how many times as large that of all else is
         batch_size: images a step and process; the last batch of an epoch may be smaller
-        weight_decay, momentum, nesterov: of SGD
+        weight_decay, momentum, nesterov: of SGD; one-cycle moves the momentum by ``MOMENTUM_SWING`` to both sides, unless it
+            is 0
         schedule: "one-cycle", "constant", or "step", which multiplies the rates by ``step_factor`` after every
             ``step_epochs`` epochs
         targets: the supervision of some samples, as a tensor or a tuple of tensors
@@ -80,8 +83,10 @@ def train(
         num_workers: processes that load images; 0 loads in this one
         seed: of all that is random: the order of the images, transforms, the method
         checkpoint: a file, written now and then and at the end; where it is there, the training goes on from it
-        after_epoch: called with the number of the epoch (from 1) when it is over, the model in eval mode; not called again
-            for epochs that a checkpoint holds
+        after_epoch: called with the number of the epoch (from 1) when it is over, the model in eval mode, before the
+            checkpoint is written. A training that goes on does not call it again for epochs that the checkpoint holds: what
+            it changes for later epochs has to be in the model's state, as a buffer, say. After a kill between the call and
+            the checkpoint it is called for the same epoch once more: what it does outside the model has to bear that
 
     Returns:
         one row an epoch: ``epoch`` (from 1) and the means of all that ``loss`` gave, over the training images as they
@@ -89,7 +94,7 @@ def train(
 
     Raises:
         ValueError: a label outside the classes of the head; a loss that is no longer finite; an unknown schedule; a
-            checkpoint of another training, or none at all
+            checkpoint of another training, or a damaged one, which is left as it is
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"expected a schedule out of {', '.join(SCHEDULES)}, found {schedule!r}: choose one of these")
@@ -106,7 +111,8 @@ def train(
     step, optimizer = accelerator.prepare(_Step(model), optimizer)
     scheduler = _scheduler(optimizer.optimizer, schedule, len(batches), batches.steps, step_epochs, step_factor)
     facts = {
-        "images": _names(dataset), "epochs": epochs, "learning_rate": learning_rate, "head_factor": head_factor,
+        "model": _shape(model), "images": _names(dataset), "processes": accelerator.num_processes,
+        "epochs": epochs, "learning_rate": learning_rate, "head_factor": head_factor,
         "batch_size": batch_size, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
         "schedule": [schedule, step_epochs, step_factor], "input_size": input_size, "seed": seed,
     }  # fmt: skip
@@ -132,6 +138,7 @@ def train(
             if inside:
                 state.save_now_and_then()
                 continue
+            _share_buffers(model, accelerator)
             row = state.close_epoch(epoch)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if name != "epoch"})
             step.eval()
@@ -207,28 +214,27 @@ class _State:
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         self.accelerator, self.step, self.saved = accelerator, 0, time.monotonic()
         self.history: list[dict[str, float]] = []
-        self.totals = self._nothing()
+        self.totals: dict[str, Tensor] = {}  # of the epoch by name: sum and number of images
         if self.path is not None and self.path.exists():
             self._load()
-
-    def _nothing(self) -> defaultdict[str, Tensor]:
-        return defaultdict(lambda: torch.zeros(2, dtype=torch.float64))  # sum, images
 
     def add(self, step: int, values: dict[str, Tensor], images: int) -> None:
         """Count a finished step."""
         self.step = step
         for name, value in values.items():
-            self.totals[name] = self.totals[name].to(value.device) + _weighted(value, images)
+            more = _weighted(value, images)
+            self.totals[name] = self.totals[name].to(more) + more if name in self.totals else more
 
     def close_epoch(self, epoch: int) -> dict[str, float]:
         """The epoch's row of the history; its sums start anew."""
         row = {"epoch": epoch, **_means(self.accelerator, self.totals, epoch)}
         self.history.append(row)
-        self.totals = self._nothing()
+        self.totals = {}
         return row
 
     def save_now_and_then(self) -> None:
-        if self.path is not None and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+        # clocks differ: one of several processes would wait for the others here, and they for it in the next step
+        if self.accelerator.num_processes == 1 and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
             self.save()
 
     def save(self) -> None:
@@ -239,29 +245,37 @@ class _State:
             state = {name: part.state_dict() for name, part in self.parts.items()}
             own = {"facts": self.facts, "step": self.step, "history": self.history}
             with atomic_path(self.path) as temporary:
-                torch.save(state | own | {"totals": dict(self.totals)}, temporary)
+                torch.save(state | own | {"totals": self.totals}, temporary)
         self.accelerator.wait_for_everyone()
         self.saved = time.monotonic()
 
     def _load(self) -> None:
         try:
+            with zipfile.ZipFile(self.path) as file:
+                if file.testzip() is not None:  # torch does not look at the checksums
+                    raise zipfile.BadZipFile
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-            facts = state["facts"]
-        except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"expected a checkpoint of a training in {self.path}, found another or a damaged file "
-                f"({type(error).__name__}): delete it to train from the start"
-            ) from error
+            facts = dict(state["facts"])
+        except Exception as error:  # a damaged file can give any
+            raise self._damaged(error) from error
         other = sorted(name for name in self.facts if facts.get(name) != self.facts[name])
         if other:
             raise ValueError(
                 f"expected the checkpoint of this training in {self.path}, found one with other {', '.join(other)} "
                 f"({facts.get(other[0])!r} instead of {self.facts[other[0]]!r}): correct them, or name another file"
             )
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        self.step, self.history = state["step"], state["history"]
-        self.totals.update(state["totals"])
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.history, self.totals = state["step"], state["history"], state["totals"]
+        except Exception as error:  # what else it holds may be anything, too
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"expected a checkpoint of a training in {self.path}, found another or a damaged file "
+            f"({type(error).__name__}): delete it to train from the start"
+        )
 
 
 class _Step(nn.Module):
@@ -281,9 +295,27 @@ def _seed(*address: int) -> int:
 
 
 def _names(dataset: Dataset) -> str:
-    """Which images in which order, in a few letters; the number of images where they have no names."""
-    names = getattr(dataset, "image_ids", None)
-    return str(len(dataset)) if names is None else hashlib.sha256("\0".join(map(str, names)).encode()).hexdigest()[:16]
+    """Which images in which order and of which classes, in a few letters; their number where they have no names."""
+    names, classes = getattr(dataset, "image_ids", [len(dataset)]), getattr(dataset, "labels", [])
+    return _digest(*names, "", *torch.as_tensor(classes).tolist())
+
+
+def _shape(model: nn.Module) -> str:
+    """Which tensors make up the model and which of them learn, in a few letters."""
+    learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return _digest(*((name, *value.shape) for name, value in model.state_dict().items()), "", *learning)
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()[:16]
+
+
+def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Of several processes each has seen other images: batch norm's running means of the first are those of all."""
+    if accelerator.num_processes > 1:
+        buffers = list(model.buffers())
+        for own, first in zip(buffers, broadcast([buffer.clone() for buffer in buffers])):
+            own.copy_(first)
 
 
 def _weighted(value: Tensor, images: int) -> Tensor:
@@ -314,8 +346,16 @@ def _scheduler(
         return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     if schedule == "step":
         return torch.optim.lr_scheduler.StepLR(optimizer, step_epochs * steps, step_factor)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(total, 1), pct_start=0.3)
+    peaks, momentum = [group["lr"] for group in optimizer.param_groups], optimizer.defaults["momentum"]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        peaks,
+        total_steps=max(total, 1),
+        pct_start=0.3,
+        cycle_momentum=momentum > 0,
+        base_momentum=max(round(momentum - MOMENTUM_SWING, 9), 0.0),
+        max_momentum=min(round(momentum + MOMENTUM_SWING, 9), 0.99),
+    )
 
 
 def _means(accelerator: Accelerator, totals: dict[str, Tensor], epoch: int) -> dict[str, float]:
