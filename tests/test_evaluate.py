@@ -102,6 +102,42 @@ def test_maps_can_be_normalised_on_the_way(tmp_path):
     assert load_score_map(tmp_path / "map.npy", "min-max").tolist() == [[0, 0.5, 1]]
 
 
+def zipped(path):
+    np.savez(path, np.zeros((4, 4)))
+    path.with_name(path.name + ".npz").replace(path)
+
+
+def replaced(old, new):
+    return lambda path: path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        zipped,
+        replaced(b"(6, 6)", b"(6, 6 "),
+        replaced(b"}", b" "),
+        replaced(b"'descr'", b"'descr "),
+        replaced(b"'<f4'", b"'<q4'"),
+        replaced(b"(6, 6)", b"(6, -6)"),
+        replaced(b"(6, 6), }     ", b"(60, 600), } "),
+        replaced(b"(6, 6), }           ", b"(6, 9999999999), } "),
+        replaced(b"NUMPY", b"NUMPI"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:60]),
+        lambda path: path.write_bytes(b""),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_sentence(listed, maps, capsys, damage):
+    path = maps[0] / "test/b.jpg.npy"
+    whole = path.read_bytes()
+    damage(path)
+    assert path.read_bytes() != whole
+    assert command(maps[0]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1 and re.search(r"expected a numpy array in .*test/b\.jpg\.npy, found a damaged file", said[0])
+
+
 def test_missing_maps_are_counted_and_the_first_is_named(listed, maps, capsys):
     folder, _ = maps
     (folder / "test/b.jpg.npy").unlink()

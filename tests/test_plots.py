@@ -1,5 +1,6 @@
 """Figures: boxes where they belong, sliders that need no kernel, source that is the library's own."""
 
+import json
 import re
 
 import matplotlib
@@ -63,6 +64,15 @@ def test_two_sliders_hold_a_picture_for_each_pair_of_values_the_last_one_fastest
     assert 'max="1" value="1"' in page and 'max="2" value="2"' in page
 
 
+def test_a_label_is_text_whatever_it_says():
+    label = """</script><b title="'">a & b</b>"""
+    page = plots.slider(lambda value: plt.figure(figsize=(1, 1)), [0, 1], label=label).data
+    assert page.count("</script>") == 1 and "<b" not in page
+    escaped = "&lt;/script&gt;&lt;b title=&quot;&#x27;&quot;&gt;a &amp; b&lt;/b&gt;"
+    assert f">{escaped} <input" in page and f'alt="{escaped} 0"' in page
+    assert json.loads(re.search(r"labels = (\[.*?\]), shown", page)[1]) == [label]
+
+
 def test_source_is_shown_without_its_docstring():
     shown = plots.show_source(box_iou).data
     assert shown.startswith("```python\ndef box_iou(a: Tensor, b: Tensor) -> Tensor:\n    ")
@@ -84,6 +94,13 @@ def test_recorded_measurements_come_with_their_origin():
     shown = plots.recorded({"cam/a": RECORD, "other/b": RECORD}, "cam/").data
     assert "| a | 62.0% | tiny-imagenet | 10,000 |" in shown and "| b |" not in shown
     assert "cpu (2 threads)" in shown and "commit abc" in shown
+
+
+def test_names_of_records_are_text_whatever_they_say():
+    record = {**RECORD, "dataset": "<script>x</script>", "device": "<i>", "commit": None}
+    shown = plots.recorded({"a | b <b>\n\nc & d": record}).data
+    assert "| a \\| b &lt;b&gt; c &amp; d | 62.0% | &lt;script&gt;x&lt;/script&gt; | 10,000 |" in shown
+    assert "on &lt;i&gt; with" in shown and "commit None" in shown and "<" not in shown
 
 
 @pytest.mark.parametrize("records", [{}, {"other/b": RECORD}])

@@ -103,8 +103,9 @@ def find_score_maps(folder: Path, dataset: LocalizationDataset) -> list[Path]:
 def load_score_map(path: Path, normalize: str | None) -> Tensor:
     """One map (H, W), float64 as in the public code, in [0, 1]; ValueError names the file and what is wrong with it."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with open(path, "rb") as file:  # not np.load, which would open a zip of arrays, too
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # what stands in the header is parsed as Python, and so are the errors
         raise ValueError(f"expected a numpy array in {path}, found a damaged file ({error}): write it again") from None
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
         raise ValueError(

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import base64
 import hashlib
+import html
 import inspect
 import io
 import itertools
+import json
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -131,9 +133,10 @@ def sliders(draw: Callable[..., Figure], dials: Mapping[str, Sequence[float]], *
     # its own name, the same in every run, so that a page can hold any number of sliders
     name = "slider-" + hashlib.sha256("".join([*dials, *map(str, shown), *frames]).encode()).hexdigest()[:12]
     first = int(np.ravel_multi_index(start, [len(values) for values in shown]))
-    alt = ", ".join(f"{label} {values[i]}" for label, values, i in zip(dials, shown, start))
+    alt = html.escape(", ".join(f"{label} {values[i]}" for label, values, i in zip(dials, shown, start)))
+    labels = json.dumps(list(dials)).replace("<", "\\u003c")  # a "</script>" would end the script even inside quotes
     inputs = "\n".join(
-        f"""<label style="display: flex; gap: 0.8em; align-items: center">{label} <input type="range" min="0"
+        f"""<label style="display: flex; gap: 0.8em; align-items: center">{html.escape(label)} <input type="range" min="0"
 max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
 <output style="min-width: 3em">{values[i]}</output></label>"""
         for label, values, i in zip(dials, shown, start)
@@ -142,7 +145,7 @@ max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
 {inputs}
 <img src="{frames[first]}" alt="{alt}" style="width: 100%; background: white">
 <script>(() => {{
-  const figure = document.getElementById("{name}"), frames = {frames}, labels = {list(dials)}, shown = {shown};
+  const figure = document.getElementById("{name}"), frames = {frames}, labels = {labels}, shown = {shown};
   const [inputs, outputs] = ["input", "output"].map((tag) => [...figure.querySelectorAll(tag)]);
   const image = figure.querySelector("img");
   const show = () => {{
@@ -178,11 +181,17 @@ def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
     if not chosen:
         return Markdown("*No recorded measurements are at hand here; the repository keeps them in `results/`.*")
     rows = [
-        f"| {name} | {entry['value']:.1%} | {entry['dataset']} | {entry['n']:,} |" for name, entry in chosen.items()
+        f"| {_cell(name)} | {entry['value']:.1%} | {_cell(entry['dataset'])} | {entry['n']:,} |"
+        for name, entry in chosen.items()
     ]
     first = next(iter(chosen.values()))
     origin = (
-        f"*Recorded on {first['date']} on {first['device']} with torch {first['versions']['torch']}, "
-        f"commit {first['commit']}.*"
+        f"*Recorded on {_cell(first['date'])} on {_cell(first['device'])} with torch {_cell(first['versions']['torch'])}, "
+        f"commit {_cell(first['commit'])}.*"
     )
     return Markdown("| measured | value | data set | images |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + origin)
+
+
+def _cell(value: object) -> str:
+    """Text in a cell of a Markdown table: neither HTML nor the end of the cell."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
