@@ -82,19 +82,22 @@ def test_the_drop_rate_is_a_probability(backbone):
 
 
 @pytest.mark.parametrize(
-    "name, size, maps",
+    "name, size, stride, maps",
     [
-        ("vgg_gap", 224, [(256, 28), (512, 28), (512, 14)]),
-        ("resnet50", 224, [(1024, 14), (2048, 7), (2048, 7)]),
-        ("inception_v3", 299, [(288, 35), (768, 17), (2048, 8)]),
-        ("densenet161", 224, [(768, 28), (2112, 14), (2208, 7)]),
-        ("efficientnet_lite0", 224, [(240, 14), (672, 7), (1280, 7)]),
+        ("vgg_gap", 224, 16, [(256, 28), (512, 28), (512, 14)]),
+        ("vgg_gap", 224, 8, [(256, 28), (512, 28), (512, 28)]),
+        ("resnet50", 224, 32, [(1024, 14), (2048, 7), (2048, 7)]),
+        ("resnet50", 224, 16, [(1024, 14), (2048, 14), (2048, 14)]),
+        ("inception_v3", 299, 32, [(288, 35), (768, 17), (2048, 8)]),
+        ("inception_v3", 224, 16, [(288, 28), (768, 14), (1024, 14)]),
+        ("densenet161", 224, 32, [(768, 28), (2112, 14), (2208, 7)]),
+        ("efficientnet_lite0", 224, 32, [(240, 14), (672, 7), (1280, 7)]),
     ],
 )
-def test_every_backbone_has_its_places(name, size, maps):
+def test_every_backbone_has_its_places(name, size, stride, maps):
     """(channels, side) of the three maps; on the meta device nothing is computed."""
     with torch.device("meta"):
-        backbone = create_backbone(name, num_classes=4, pretrained=False).eval()
+        backbone = create_backbone(name, num_classes=4, pretrained=False, output_stride=stride).eval()
         outputs = maps_behind_its_layers(ADL(backbone), torch.zeros(1, 3, size, size))
     assert [(*output.shape[1:3],) for output in outputs] == maps
 

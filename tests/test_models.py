@@ -14,11 +14,12 @@ from torch import nn
 from wsol_lib.data import load_dataset
 from wsol_lib.models import (
     BACKBONES,
-    DILATABLE,
+    OUTPUT_STRIDES,
     WITHOUT_IMAGENET_HEAD,
     Backbone,
     BoxRegressor,
     GapLinear,
+    _Mixed6a,
     create_backbone,
     eval_mode,
     flat_head,
@@ -48,19 +49,81 @@ def test_feature_maps_have_the_resolution_of_the_papers(name, side):
         assert backbone.features(torch.zeros(1, 3, 224, 224)).shape[-2:] == (side, side)
 
 
-@pytest.mark.parametrize("name", DILATABLE)
-def test_a_dilated_backbone_has_the_same_weights_and_twice_the_resolution(name):
-    fine = create_backbone(name, num_classes=3, pretrained=False, output_stride=16).eval()
-    coarse = create_backbone(name, num_classes=3, pretrained=False, output_stride=32).eval()
-    coarse.load_state_dict(fine.state_dict())
+STRIDES = [(name, stride) for name, strides in OUTPUT_STRIDES.items() for stride in strides]
+
+
+@pytest.mark.parametrize("name, stride", [(name, s) for name, s in STRIDES if (name, s) != ("inception_v3", 32)])
+def test_a_cell_has_as_many_pixels_as_the_stride_says(name, stride):
+    """14 x 14 and 28 x 28 at 224 pixels, the two resolutions of the evaluation paper; on the meta device."""
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_classes=4, pretrained=False, output_stride=stride).eval()
+        features = backbone.features(torch.zeros(1, 3, 224, 224))
+        assert backbone(torch.zeros(1, 3, 96, 96)).shape == (1, 4)
+    assert features.shape[1:] == (backbone.num_features, 224 // stride, 224 // stride)
+
+
+def test_no_stride_is_the_first_of_those_that_a_backbone_can_have():
+    assert list(OUTPUT_STRIDES) == list(BACKBONES)
+    with torch.device("meta"):
+        for name, strides in OUTPUT_STRIDES.items():
+            own, first = (create_backbone(name, 4, pretrained=False, output_stride=s) for s in (None, strides[0]))
+            assert own.state_dict().keys() == first.state_dict().keys()
+            assert str(own) == str(first)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet50"])
+@pytest.mark.parametrize("stride", [16, 8])
+def test_a_dilated_backbone_has_the_same_weights(name, stride):
+    with torch.device("meta"):
+        fine, coarse = (create_backbone(name, 3, pretrained=False, output_stride=s).state_dict() for s in (stride, 32))
+    assert {key: value.shape for key, value in fine.items()} == {key: value.shape for key, value in coarse.items()}
+
+
+def test_inception_of_the_evaluation_paper_keeps_its_weights_up_to_mixed_6e():
+    """The weights, their names and the sides of 224 pixels are those of its public code; the rest is new."""
+    with torch.device("meta"):
+        whole = create_backbone("inception_v3", 4, pretrained=False)
+        cut = create_backbone("inception_v3", 4, pretrained=False, output_stride=16).eval()
+        sides, x = [], torch.zeros(1, 3, 224, 224)
+        for module in cut.trunk:
+            x = module(x)
+            sides.append(x.shape[-1])
+    assert sides == [112, 110, 110, 56, 56, 54, 28, 28, 28, 28, 14, 14, 14, 14, 14, 14, 14, 14]
+    kept = {key.replace("10.block.", "10."): value.shape for key, value in cut.trunk[:15].state_dict().items()}
+    assert kept == {key: value.shape for key, value in whole.trunk[:15].state_dict().items()}
+    new = {key: tuple(value.shape) for key, value in cut.trunk[15:].state_dict().items() if key.endswith("weight")}
+    assert new == {"15.1.weight": (1024, 768, 3, 3), "16.1.weight": (1024, 1024, 3, 3)}
+
+
+def test_mixed_6a_without_its_stride_is_the_same_block_on_a_finer_grid():
+    """Every second place of it, from the second on, is what the strided block computes; so no weight is in another place."""
+    torch.manual_seed(0)
+    block = create_backbone("inception_v3", 4, pretrained=False).trunk[10].eval()
+    x = torch.rand(1, 288, 9, 9)
     with torch.inference_mode():
-        assert fine.features(torch.zeros(1, 3, 64, 64)).shape[-1] == 4
-        assert coarse.features(torch.zeros(1, 3, 64, 64)).shape[-1] == 2
+        expected = block(x)
+        fine = _Mixed6a(block, 8)(x)
+    assert fine.shape == (1, 768, 9, 9)
+    torch.testing.assert_close(fine[:, :, 1::2, 1::2], expected)
 
 
-@pytest.mark.parametrize("name, stride", [("vgg16", 16), ("resnet50", 8)])
-def test_a_stride_the_backbone_cannot_do(name, stride):
-    with pytest.raises(ValueError, match=f"expected output_stride 16 or 32 .* found {stride} with {name}"):
+def test_with_new_layers_inception_has_no_head_of_imagenet(monkeypatch):
+    reference = torchvision.models.get_model("inception_v3", weights=None, init_weights=False)
+    weights = torchvision.models.get_model_weights("inception_v3").IMAGENET1K_V1
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: reference.state_dict())
+    backbone = create_backbone("inception_v3", 2, output_stride=16, wnids=["n01443537", "n01440764"])
+    assert backbone.head.weight.shape == (2, 1024)
+
+
+def test_a_convolution_may_be_left_out_only_at_vgg_gaps_own_stride():
+    assert len(create_backbone("vgg_gap", 3, pretrained=False, output_stride=32, conv6=False).trunk) == 31
+    with pytest.raises(ValueError, match="expected output_stride 32 of vgg_gap without conv6, found 16"):
+        create_backbone("vgg_gap", 3, pretrained=False, output_stride=16, conv6=False)
+
+
+@pytest.mark.parametrize("name, stride, known", [("vgg16", 16, "32"), ("resnet50", 4, "32 or 16 or 8")])
+def test_a_stride_the_backbone_cannot_do(name, stride, known):
+    with pytest.raises(ValueError, match=f"expected output_stride {known} of {name}, found {stride}"):
         create_backbone(name, pretrained=False, output_stride=stride)
 
 

@@ -19,12 +19,12 @@ from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 #: Behind which three modules of the trunk the layers are, by backbone. The first three rows are those of the evaluation
-#: paper's code, whose InceptionV3 has two convolutions of its own in place of what follows Mixed_6e. The others are chosen
-#: like them: the last feature map and two earlier ones, behind a ReLU and with no skip connection past the layer.
+#: paper's code, whose InceptionV3 is the one of stride 16 or 8 here, but without its dropout. The others are chosen like
+#: them: the last feature map and two earlier ones, behind a ReLU and with no skip connection past the layer.
 LAYERS: dict[str, tuple[str, ...]] = {
     "vgg_gap": ("16", "22", "29"),  # pool3, conv4_3, conv5_3
     "resnet50": ("6.0", "7.0", "7.2"),  # first block of layer3, first and last of layer4
-    "inception_v3": ("9", "14", "17"),  # Mixed_5d, Mixed_6e, Mixed_7c
+    "inception_v3": ("9", "14", "17"),  # Mixed_5d, Mixed_6e, the last map
     "densenet161": ("0.transition2.relu", "0.transition3.relu", "1"),  # where a dense block has ended
     "efficientnet_lite0": ("2.3.0.bn2", "2.5.0.bn2", "4"),  # first blocks of stages 4 and 6, inside; the last map
 }

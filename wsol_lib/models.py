@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import timm
 import torch
@@ -217,9 +217,10 @@ def create_backbone(
             "vgg_gap", "inception_v3", "resnet50" or "densenet161" (ImageNet weights from torchvision, downloaded once)
         num_classes: K; with ``pretrained`` and 1000 classes the head is pretrained too, otherwise its last layer is new
         pretrained: ImageNet weights, or random ones
-        output_stride: pixels of the image per cell of the feature map; None is the backbone's own (32, or 16 for vgg_gap).
-            "efficientnet_lite0" and "resnet50" can also do 16, by dilating their last stage with the same weights: 14 x 14
-            score maps at 224 pixels instead of 7 x 7
+        output_stride: pixels of the image per cell of the feature map, out of ``OUTPUT_STRIDES``; None is the backbone's
+            own. With 16 a score map has 14 x 14 cells at 224 pixels, with 8 it has 28 x 28. "efficientnet_lite0" and
+            "resnet50" are dilated and keep their weights, "vgg_gap" loses a pooling, "inception_v3" becomes the one of
+            "Evaluating WSOL Methods Right"
         conv6: "vgg_gap" alone can do without its new convolution: False is the VGG-GAP of PSOL (section 4.1), all of
             VGG16's convolutions and its last pooling under GAP and one linear layer
         wnids: WordNet ids of the classes: the last layer starts with ImageNet's rows of these, where it is pretrained
@@ -238,19 +239,24 @@ def create_backbone(
     if wnids is not None:
         rows = imagenet_rows(wnids)
         if len(rows) != num_classes:
-            raise ValueError(f"expected a WordNet id a class, found {len(rows)} for {num_classes} classes: give all of them")
+            raise ValueError(
+                f"expected a WordNet id a class, found {len(rows)} for {num_classes} classes: give all of them"
+            )
         backbone = create_backbone(name, IMAGENET_CLASSES, pretrained, output_stride=output_stride, conv6=conv6)
-        if pretrained and name not in WITHOUT_IMAGENET_HEAD:
+        if pretrained and name not in WITHOUT_IMAGENET_HEAD and not _is_cut(name, output_stride):
             return backbone.with_head(_selected(backbone.head, rows))
     if not conv6 and name != "vgg_gap":
         raise ValueError(f"expected conv6=False with vgg_gap, found it with {name}: leave it out, {name} has no conv6")
-    if output_stride is None:
-        return BACKBONES[name](num_classes, pretrained) if conv6 else _vgg_gap(num_classes, pretrained, conv6)
-    if name not in DILATABLE or output_stride not in (16, 32):
+    strides = OUTPUT_STRIDES.get(name, ()) if conv6 else (32,)
+    if output_stride is not None and output_stride not in strides:
         raise ValueError(
-            f"expected output_stride 16 or 32 with one of {', '.join(DILATABLE)}, found {output_stride} with {name}: "
-            "leave it out to get the backbone's own"
+            f"expected output_stride {' or '.join(map(str, strides))} of {name}{'' if conv6 else ' without conv6'}, found "
+            f"{output_stride}: leave it out to get the backbone's own"
         )
+    if not conv6:
+        return _vgg_gap(num_classes, pretrained, conv6=False)
+    if output_stride is None or output_stride == strides[0]:
+        return BACKBONES[name](num_classes, pretrained)
     return BACKBONES[name](num_classes, pretrained, output_stride)
 
 
@@ -277,22 +283,25 @@ def _vgg(name: str, num_classes: int, pretrained: bool) -> Backbone:
     return Backbone(model.features, nn.Sequential(model.avgpool, nn.Flatten(), *model.classifier), 512)
 
 
-def _vgg_gap(num_classes: int, pretrained: bool, conv6: bool = True) -> Backbone:
+def _vgg_gap(num_classes: int, pretrained: bool, output_stride: int = 16, conv6: bool = True) -> Backbone:
     """VGG-GAP of Zhou et al. (CAM): VGG16 up to conv5_3, one more 3 x 3 convolution to 1024 channels, GAP, linear.
 
-    14 x 14 features at 224 pixels. The last convolution and the head have no ImageNet weights: they are new. Without conv6
-    it is PSOL's: 7 x 7 features of 512 channels.
+    14 x 14 features at 224 pixels; 28 x 28 with stride 8, which leaves out the fourth pooling, as the public code of
+    "Evaluating WSOL Methods Right" does. The last convolution and the head have no ImageNet weights: they are new. Without
+    conv6 it is PSOL's: 7 x 7 features of 512 channels.
     """
     features = _torchvision_model("vgg16", pretrained).features
     if not conv6:
         return Backbone(features, GapLinear(512, num_classes), 512)
     convolutions = features[:-1]  # without the last pooling
+    if output_stride == 8:
+        convolutions[23] = nn.Identity()  # so that the others keep their names
     trunk = nn.Sequential(*convolutions, nn.Conv2d(512, 1024, 3, padding=1), nn.ReLU(inplace=True))
     return Backbone(trunk, GapLinear(1024, num_classes), 1024)
 
 
 def _resnet50(num_classes: int, pretrained: bool, output_stride: int = 32) -> Backbone:
-    dilation = [False, False, output_stride == 16]
+    dilation = [False, output_stride == 8, output_stride in (8, 16)]
     model = _torchvision_model("resnet50", pretrained, replace_stride_with_dilation=dilation)
     trunk = nn.Sequential(*list(model.children())[:-2])
     return Backbone(trunk, _gap_head(model.fc, num_classes, pretrained), model.fc.in_features)
@@ -304,14 +313,53 @@ def _densenet161(num_classes: int, pretrained: bool) -> Backbone:
     return Backbone(trunk, _gap_head(model.classifier, num_classes, pretrained), model.classifier.in_features)
 
 
-def _inception_v3(num_classes: int, pretrained: bool) -> Backbone:
-    """InceptionV3 up to Mixed_7c: 8 x 8 features at 299 pixels; the auxiliary classifier is left out."""
+def _inception_v3(num_classes: int, pretrained: bool, output_stride: int = 32) -> Backbone:
+    """InceptionV3 up to Mixed_7c: 8 x 8 features at 299 pixels; the auxiliary classifier is left out.
+
+    With stride 16 or 8 that of "Evaluating WSOL Methods Right", for CAM in its public code: up to Mixed_6e, then two new
+    3 x 3 convolutions to 1024 channels, with dropout about them: 14 x 14 or 28 x 28 features at 224 pixels.
+    """
     model = _torchvision_model("inception_v3", pretrained)
     skip = ("AuxLogits", "avgpool", "dropout", "fc")
     trunk = nn.Sequential(*(module for name, module in model.named_children() if name not in skip))
     head = _gap_head(model.fc, num_classes, pretrained)
+    if output_stride != 32:
+        trunk, head = _up_to_mixed_6e(trunk, output_stride), GapLinear(1024, num_classes)
     # torchvision's own forward first turns ImageNet's normalisation into this one
-    return Backbone(trunk, head, model.fc.in_features, mean=(0.5,) * 3, std=(0.5,) * 3, input_size=299)
+    return Backbone(trunk, head, head.in_features, mean=(0.5,) * 3, std=(0.5,) * 3, input_size=299)
+
+
+def _up_to_mixed_6e(trunk: nn.Sequential, output_stride: int) -> nn.Sequential:
+    """The trunk that the evaluation paper made of InceptionV3's; modules up to Mixed_6e keep their names."""
+    trunk[0].conv.padding = (1, 1)  # paddings, so that the sides are 112, 56, 28, 14 at 224 pixels
+    trunk[3], trunk[6] = (nn.MaxPool2d(3, 2, padding=1, ceil_mode=True) for _ in range(2))
+    trunk[10] = _Mixed6a(trunk[10], output_stride)
+    new = [
+        nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1024, 3, padding=1), nn.ReLU(inplace=True))
+        for channels in (768, 1024)
+    ]
+    return nn.Sequential(*trunk[:15], *new, nn.Dropout())
+
+
+class _Mixed6a(nn.Module):
+    """InceptionV3's Mixed_6a with the same weights and without its stride, which is that of a pooling before it, or none."""
+
+    def __init__(self, block: nn.Module, output_stride: int):
+        super().__init__()
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True) if output_stride == 16 else nn.Identity()
+        self.block = block
+        for branch in (block.branch3x3, block.branch3x3dbl_3):
+            branch.conv.stride, branch.conv.padding = (1, 1), (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, block = self.pool(x), self.block
+        double = block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(x)))
+        return torch.cat([block.branch3x3(x), double, F.max_pool2d(x, 3, stride=1, padding=1)], dim=1)
+
+
+def _is_cut(name: str, output_stride: int | None) -> bool:
+    """Whether it has new layers, with this stride, in place of its last ones."""
+    return name == "inception_v3" and output_stride in (8, 16)
 
 
 def _gap_head(linear: nn.Linear, num_classes: int, pretrained: bool) -> GapLinear:
@@ -347,8 +395,16 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "densenet161": _densenet161,
 }
 
-#: The backbones whose last stage can be dilated.
-DILATABLE = ("efficientnet_lite0", "resnet50")
+#: Pixels of the image per cell of the feature map that each of them can have, the first its own.
+OUTPUT_STRIDES: dict[str, tuple[int, ...]] = {
+    "efficientnet_lite0": (32, 16, 8),
+    "vgg16": (32,),
+    "vgg19_bn": (32,),
+    "vgg_gap": (16, 8),
+    "inception_v3": (32, 16, 8),
+    "resnet50": (32, 16, 8),
+    "densenet161": (32,),
+}
 #: Its last layer is new, with ImageNet weights below it.
 WITHOUT_IMAGENET_HEAD = ("vgg_gap",)
 
