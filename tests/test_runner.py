@@ -97,12 +97,13 @@ def test_a_damaged_stamp_says_nothing(tmp_path, content):
 def test_a_new_record_runs_the_chapters_again_that_show_records(book):
     write_chapter(book / "book" / "02-trial.ipynb", "open('../runs', 'a').write('02;')  # results.load(")
     write_chapter(book / "book" / "03-trial.ipynb", "open('../runs', 'a').write('03;')  # claims.recorded(")
+    write_chapter(book / "book" / "04-trial.ipynb", "open('../runs', 'a').write('04;')  # records.load_record(")
     run()
     for folder in ("results", "_build/results"):
         (book / folder).mkdir(parents=True, exist_ok=True)
         (book / folder / "01-trial-quick.json").write_text("{}")
         run()
-    assert runs(book)[3:] == ["02", "03", "03"]
+    assert runs(book)[4:] == ["02", "03", "04", "03"]
 
 
 def test_a_run_that_was_cut_short_is_not_taken_for_finished(book, monkeypatch, capsys):

@@ -71,6 +71,9 @@ class Experiment:
     why: str = ""
     profiles: Sequence[str] = tuple(PROFILES)
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def definition(self) -> dict[str, Any]:
         """What is measured, plain values: all that is not as by default, without name, profile and remarks."""
@@ -99,13 +102,13 @@ class Experiment:
         return _loaded(self.dataset, split, None if root is None else str(root), options)
 
     def size(self, split: str, root: str | Path | None = None) -> int | None:
-        """How many images a split has; None where the data are not there. Nothing is painted to find out."""
+        """How many images a split has; None where it cannot be read. Birds are not painted to find out."""
         options = self.options.get(split, {})
         if "n_images" in options and "limit_per_class" not in options:
             return options["n_images"]
         try:
             return len(self.load(split, root))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # running it says what is wrong
             return None
 
     @property
@@ -117,7 +120,7 @@ class Experiment:
         return {name: value for name, value in settings.items() if name != "seed"}
 
     def images_seen(self, root: str | Path | None = None) -> int | None:
-        """Images that it learns from, times epochs; None where the data are not there."""
+        """Images that it learns from, times epochs; None where the data cannot be read."""
         supervision = localizers.find(self.localizer).supervision
         if supervision == "nothing":
             return 0
@@ -195,7 +198,9 @@ def _yaml(text: str, path: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"expected YAML in {path}, found something else ({error}): mend it") from None
+        raise ValueError(
+            f"expected YAML in {path}, found something else ({' '.join(str(error).split())}): mend it"
+        ) from None
 
 
 def select(experiments: Mapping[str, Experiment], names: Sequence[str]) -> list[Experiment]:
@@ -259,7 +264,6 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
-_WHOLE = ("a whole number from 1 up", _is_whole)
 _TRUE_OR_FALSE = ("true or false", lambda value: isinstance(value, bool))
 # key -> what it is, and whether a value is that
 _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -268,7 +272,8 @@ _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys((*SPLITS, "hyperparameters"), ("names with values", _is_mapping)),
     "backbone": ("a name", lambda value: isinstance(value, str)),
     "pretrained": _TRUE_OR_FALSE,
-    **dict.fromkeys(("input_size", "epochs", "batch_size"), _WHOLE),
+    **dict.fromkeys(("input_size", "batch_size"), ("a whole number from 1 up", _is_whole)),
+    "epochs": ("a whole number from 0 up", lambda value: _is_whole(value, 0)),
     "seeds": (
         "different whole numbers, at least one,",
         lambda value: (

@@ -12,6 +12,7 @@ import datetime
 import os
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from wsol_lib.baselines import centred_boxes
 from wsol_lib.book import records, units
-from wsol_lib.book.definitions import Experiment, load_experiments, select
+from wsol_lib.book.definitions import Experiment, digest_of, load_experiments, select
 from wsol_lib.book.profiles import PROFILES
 from wsol_lib.book.units import Rates, Unit
 from wsol_lib.boxes import localized
@@ -90,28 +91,37 @@ def units_of(experiment: Experiment, folder: Path) -> list[Unit]:
 
 def state(experiment: Experiment, folder: Path, locks: Locks) -> str:
     """recorded, recorded by another definition, running, finished, or missing."""
-    recorded = is_recorded(experiment)
     own = units_of(experiment, folder)
-    if recorded:
-        return "recorded"
     lacking = units.missing(own, committed=False)
+    told = []
+    try:
+        recorded = is_recorded(experiment)
+        if recorded:
+            return "recorded"
+        told += ["recorded by another definition"] * (recorded is False)
+    except ValueError:
+        told += ["recorded, but edited"]
     for unit in lacking:
         if not locks.take(unit.byte):
-            return "running"
+            return ", ".join([*told, "running"])
         locks.give_back(unit.byte)
-    other = "recorded by another definition" if recorded is False else ""
-    now = f"{len(own) - len(lacking)} of {len(own)} seeds finished" if 0 < len(lacking) < len(own) else ""
-    return ", ".join(filter(None, [other, now or "finished" * (not lacking)])) or "missing"
+    if not lacking:
+        told += ["finished"]
+    elif len(lacking) < len(own):
+        told += [f"{len(own) - len(lacking)} of {len(own)} seeds finished"]
+    return ", ".join(told) or "missing"
 
 
 def is_recorded(experiment: Experiment) -> bool | None:
-    """Whether the record at hand is of this definition; None if there is no record.
+    """Whether the record at hand is of this definition; None if there is none, or not its boxes.
 
     Raises:
-        ValueError: a record that was edited
+        ValueError: a record that was edited, boxes that do not belong to it
     """
-    path = records.folder() / f"{experiment.name}.json"
-    return records.read(path)["definition_sha256"] == experiment.digest if path.exists() else None
+    try:
+        return records.load_intact(experiment.name)[0]["definition_sha256"] == experiment.digest
+    except FileNotFoundError:
+        return None
 
 
 def listing(experiments: Sequence[Experiment], folder: Path, locks: Locks, root: str | None = None) -> str:
@@ -159,8 +169,8 @@ class Runner:
             _check_committed()
         self.experiments = [one for one in experiments if args.force or not is_recorded(one)]
         self.units = {one.name: units_of(one, args.folder) for one in self.experiments}
-        self.failures: dict[str, list[Unit]] = defaultdict(list)
-        self.written: set[str] = set()
+        self.failures: dict[str, list[Unit | Experiment]] = defaultdict(list)
+        self.written: set[str] = set()  # or found to be unfit for it
         for unit in self.all_units if args.force else ():
             if locks.take(unit.byte):
                 unit.forget()
@@ -201,8 +211,10 @@ class Runner:
     def _run(self, unit: Unit) -> None:
         try:
             unit.run(self.args.data_root)
-        except (ValueError, FileNotFoundError, torch.cuda.OutOfMemoryError) as error:  # the others can still be run
-            self.failures[str(error)].append(unit)
+        except Exception as error:  # the others can still be run
+            if not isinstance(error, (ValueError, FileNotFoundError)):
+                traceback.print_exc()
+            self.failures[str(error) or repr(error)].append(unit)
         else:
             self.rates.add(unit.facts())
 
@@ -215,22 +227,30 @@ class Runner:
 
     def _record(self) -> None:
         """Write the records of what is finished by now."""
-        for experiment in self.experiments if self.args.record else ():
-            own = self.units[experiment.name]
-            if experiment.name not in self.written and not units.missing(own, committed=True):
-                records.write(*build(experiment, own, self.args.data_root), Path("results"))
-                self.written.add(experiment.name)
+        for one in self.experiments if self.args.record else ():
+            own, byte = self.units[one.name], int(digest_of(["record", one.name])[:15], 16)
+            if one.name in self.written or units.missing(own, committed=True) or not self.locks.take(byte):
+                continue
+            try:
+                if self.args.force or not is_recorded(one):  # another process may have written it
+                    record, kept = build(one, own, self.args.data_root)
+                    records.write(record, kept, records.folder())
+            except (ValueError, FileNotFoundError) as error:
+                self.failures[str(error)].append(one)
+            self.written.add(one.name)
+            self.locks.give_back(byte)
 
     def _summary(self) -> str:
         """Table of what is finished: value, interval, and the floor."""
         rows = []
+        failed = [one.name for own in self.failures.values() for one in own if isinstance(one, Experiment)]
         for one in self.experiments:
-            if not units.missing(self.units[one.name], self.args.record):
+            if one.name not in failed and not units.missing(self.units[one.name], self.args.record):
                 record = build(one, self.units[one.name], self.args.data_root)[0]
                 low, high = record["interval"]
                 floor = record["baselines"]["centred_box_best_on_test"]["value"]
                 rows.append(
-                    (one.name, f"{record['value']:.2%}", f"{low:.2%} to {high:.2%}", f"{floor:.2%}", str(record["n"]))
+                    (one.name, f"{record['value']:.2%}", f"{low:.2%} to {high:.2%}", f"{floor:.2%}", f"{record['n']:,}")
                 )
         head = ("experiment", "GT-known Loc", "95 % interval", "centred box", "images")
         return table([head, *rows]) if rows else "nothing to run: all is recorded"

@@ -134,7 +134,7 @@ def _key(chapter: Path, parameters: dict) -> str:
     text = chapter.read_bytes()
     parts = [text, library_fingerprint().encode(), json.dumps(parameters, sort_keys=True).encode()]
     folders = [chapter.parent]  # the printed tables and the claims
-    if b"results.load(" in text or b"claims.recorded(" in text:
+    if any(word in text for word in (b"results.load(", b"claims.recorded(", b"records.")):
         folders.append(Path(os.environ["WSOL_RECORDS"]))
     if b"claims.recorded(" in text:
         folders.append(Path(os.environ["WSOL_RESULTS"]))

@@ -201,9 +201,9 @@ def predict(
     if parts["fixed_boxes"]:
         right = curve.curve()[1][::10]  # tau = 0, 0.01 ... 1
         measured |= {
-            "max_box_acc": float(curve.compute()),
+            "max_box_acc": round(float(curve.compute()), 6),
             "best_tau": curve.best_tau(),
-            "max_box_acc_v2": float(second.compute()),
+            "max_box_acc_v2": round(float(second.compute()), 6),
             "curve": (right.double() * len(test)).round().long().tolist(),
         }
     return predicted, measured
@@ -299,18 +299,24 @@ class Rates:
     """Seconds of finished units, to estimate those of others: the same experiment's, or else by what there is to compute.
 
     Args:
-        folder: of the units
+        folder: of the units; those of the records count as well
     """
 
     def __init__(self, folder: Path):
         self._rows = []
+        for path in records.folder().glob("*.json"):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            for own in record["seeds"] if "definition_sha256" in record else ():
+                self.add(
+                    own | {"unit": record["definition"]} | {name: record[name] for name in ("images_seen", "data")}
+                )
         for path in folder.glob("*.npz"):
             with np.load(path, allow_pickle=False) as arrays:
                 self.add(json.loads(arrays["facts"].tobytes()))
 
     def add(self, facts: dict[str, Any]) -> None:
-        """Take a finished unit into account; of one that was killed in between the time is not known."""
-        if facts["starts"] == 1:
+        """Take a finished unit into account, but for one that was killed in between, or ran on another kind of device."""
+        if facts["starts"] == 1 and facts["device"].split(" (")[0] == device().split(" (")[0]:
             amount = work(facts["unit"], facts["images_seen"], facts["data"]["test"]["n"])
             self._rows.append((facts["unit"], sum(facts["seconds"].values()), amount))
 
