@@ -54,6 +54,7 @@ class ACoL(CAM):
         ValueError: another head, a threshold outside its range
     """
 
+    on_features = True
     #: hyperparameters and their feasible ranges
     search_space: ClassVar[dict[str, tuple[float, float]]] = {"threshold": (0.0, 1.0)}
 

@@ -62,6 +62,8 @@ class Classifier(Network):
         backbone: with any head
     """
 
+    on_features = True
+
     def __init__(self, backbone: Backbone):
         super().__init__(backbone=backbone)
 
@@ -92,6 +94,7 @@ class CAM(Classifier):
         ValueError: the backbone has another head
     """
 
+    on_features = True
     #: hyperparameters and their feasible ranges
     search_space: ClassVar[dict[str, tuple[float, float]]] = {}
 

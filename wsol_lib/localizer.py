@@ -15,9 +15,11 @@ import copy
 import hashlib
 import inspect
 import json
+import math
 import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -34,10 +36,11 @@ from wsol_lib.cache import atomic_path
 from wsol_lib.cam import CAM, localize
 from wsol_lib.data import LocalizationDataset, scaled_boxes
 from wsol_lib.data.transforms import random_crop, resized_side, square, stack_images
+from wsol_lib.features import can_stand_for_images, features_once
 from wsol_lib.hyperparameters import check_hyperparameters
 from wsol_lib.metrics import MaxBoxAcc
-from wsol_lib.models import Backbone, create_backbone
-from wsol_lib.train import labels, train
+from wsol_lib.models import OUTPUT_STRIDES, Backbone, create_backbone
+from wsol_lib.train import SCHEDULES, labels, train
 
 FORMAT = 1  # of a saved localizer; raised when files of before can no longer be read
 AUGMENTATIONS = ("crop", "flip", "none")
@@ -46,7 +49,8 @@ TAU = 0.2
 BATCH = 64  # images in one forward pass when boxes are asked for
 
 #: What every localizer that learns can be told, and what is taken where neither its paper nor the caller says otherwise.
-#: ``input_size`` None is the backbone's own; ``freeze`` the number of its stages that stay as they are, or "all";
+#: ``input_size`` and ``output_stride`` None are the backbone's own; ``freeze`` is the number of its stages that stay as they
+#: are, or "all";
 #: ``augment`` "crop" (random crop out of 256 / 224 of the side, and flips), "flip" (nothing is cut off) or "none";
 #: ``imagenet_rows`` starts the head with ImageNet's rows where all classes are ImageNet's; ``mirror`` adds the map of the
 #: mirror image; ``tau`` is chosen from boxed images, or TAU without any, unless it is given.
@@ -77,12 +81,16 @@ TRAINING = (
     "epochs", "batch_size", "input_size", "learning_rate", "head_factor", "weight_decay", "momentum", "nesterov", "schedule",
     "step_epochs", "step_factor", "num_workers", "seed",
 )  # fmt: skip
-#: "Evaluating WSOL Methods Right", its public code: passes over the data sets, the rate divided by 10 now and then
+#: "Evaluating WSOL Methods Right", its public code: passes over the data sets, the rate divided by 10 now and then, and maps
+#: of 14 x 14 cells at 224 pixels; a backbone that cannot have these has its own
 EVALUATION_RECIPES: dict[str, dict[str, Any]] = {
-    "cub": {"epochs": 50, "schedule": "step", "step_epochs": 15},
-    "imagenet": {"epochs": 10, "schedule": "step", "step_epochs": 3},
-    "openimages": {"epochs": 10, "schedule": "step", "step_epochs": 3},
+    "cub": {"epochs": 50, "schedule": "step", "step_epochs": 15, "output_stride": 16},
+    "imagenet": {"epochs": 10, "schedule": "step", "step_epochs": 3, "output_stride": 16},
+    "openimages": {"epochs": 10, "schedule": "step", "step_epochs": 3, "output_stride": 16},
 }
+#: What a search draws for every method that learns: in the paper's public code a learning rate from this range,
+#: log-uniformly, and maps of 14 x 14 or 28 x 28 cells at 224 pixels
+SEARCHED_RATES, SEARCHED_STRIDES = (1e-5, 1.0, "log"), (16, 8)
 
 
 class Predictions(NamedTuple):
@@ -117,6 +125,8 @@ class Localizer:
         network: the module that holds all weights
         settings, class_names: as given
         tau: the threshold of the normalised score maps; None where boxes come from a regressor
+        history: of its trainings, one after the other, a row an epoch
+        after_epoch: called with the number of every epoch that is over, if it is set
     """
 
     #: what its network is; the keyword arguments are hyperparameters
@@ -145,6 +155,8 @@ class Localizer:
             )
         set_seed(self.settings["seed"])
         self.tau: float | None = self.settings["tau"] if self.makes_maps else None
+        self.history: list[dict[str, float]] = []
+        self.after_epoch: Callable[[int], None] | None = None
         self.network = self.build().to(PartialState().device).eval()
 
     # -- what a method says of itself --------------------------------------------------------------------------------
@@ -159,6 +171,30 @@ class Localizer:
     def search_space(cls) -> dict[str, tuple[float, float]]:
         """The feasible ranges of what a search draws, beside the learning rate; ends are allowed."""
         return dict(getattr(cls.network_class, "search_space", {}))
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        """What a random search draws, by name: the learning rate and the resolution of maps, and the feasible ranges.
+
+        A pair is the ends of a range, of whole numbers if they are some; with "log" as a third, it is drawn log-uniformly; a
+        list has the values themselves. What has no end is to be given one, here or by drawing something that
+        :meth:`from_drawn` turns into it. Nothing is a method without a search.
+
+        Args:
+            settings: of the search
+        """
+        space: dict[str, tuple | list] = {}
+        if cls.supervision != "nothing":
+            space["learning_rate"] = SEARCHED_RATES
+            strides = [s for s in SEARCHED_STRIDES if s in OUTPUT_STRIDES.get(settings["backbone"], ())]
+            if cls.makes_maps and len(strides) > 1:
+                space["output_stride"] = strides
+        return space | cls.search_space()
+
+    @classmethod
+    def from_drawn(cls, point: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+        """The settings that a point of :meth:`drawn` stands for, beside what is fixed."""
+        return point | fixed
 
     @classmethod
     def defaults(cls, dataset: str = "") -> dict[str, Any]:
@@ -180,6 +216,9 @@ class Localizer:
                 "not in the list"
             )
         settings |= {key: value for key, value in given.items() if value is not None}
+        published = given.get("output_stride") is None
+        if published and settings["output_stride"] not in OUTPUT_STRIDES.get(settings["backbone"], ()):
+            settings["output_stride"] = None
         _check_settings(settings, cls.search_space())
         return settings
 
@@ -257,14 +296,24 @@ class Localizer:
         arguments["input_size"] = self.input_size
         if not arguments["epochs"]:
             return []
-        history = train(network, self.augmented(dataset), checkpoint=checkpoint, **arguments)
+        calls = [call for call in (changed.get("after_epoch"), self.after_epoch) if call is not None]
+        arguments["after_epoch"] = lambda epoch: [call(epoch) for call in calls]
+        augment = self.settings["augment"]
+        if augment != "crop" and can_stand_for_images(network):
+            images = features_once(network.backbone, dataset, self.input_size, augment == "flip")
+        else:
+            images = nullcontext(self.augmented(dataset))
+        with images as samples:
+            history = train(network, samples, checkpoint=checkpoint, **arguments)
+        self.history += history
         network.eval()
         return history
 
     def augmented(self, dataset: LocalizationDataset) -> LocalizationDataset:
         """The same data set, its images of one size and augmented as the settings say; its own transform is not applied."""
         side, dataset = self.input_size, copy.copy(dataset)
-        one_size = bool((dataset.image_sizes == dataset.image_sizes[0]).all())
+        sizes = dataset.image_sizes
+        one_size = bool(sizes.all() and (sizes == sizes[0]).all())  # unknown ones are 0
         steps: list[Callable] = [] if one_size else [square(side)]
         if self.settings["augment"] == "crop":
             steps = [random_crop(resized_side(side), side)]
@@ -285,7 +334,9 @@ class Localizer:
         """Learn, then choose; see :func:`wsol_lib.localizers.fit`."""
         if boxed is None and self.supervision == "boxes":
             raise ValueError(f"expected boxed images for {self.name}, which learns from them, found none: give boxed=")
-        if boxed is not None and not any(len(boxes) for boxes in boxed.boxes):
+        has_boxes = boxed is not None and any(len(boxes) for boxes in boxed.boxes)
+        masked = boxed is not None and self.supervision == "boxes" and boxed.masks(0, (1, 1))[0] is not None
+        if boxed is not None and not has_boxes and not masked:
             raise ValueError(
                 f"expected boxes in {boxed.name} {boxed.split}, found none: give a data set with boxes, or no boxed="
             )
@@ -295,7 +346,7 @@ class Localizer:
                 f"{len(boxed.class_names)} others: take both from one data set"
             )
         self.learn(dataset, boxed, Stage(checkpoint))
-        if boxed is not None and self.makes_maps and self.settings["tau"] is None:
+        if has_boxes and self.makes_maps and self.settings["tau"] is None:
             self.choose(boxed)
         if self.makes_maps and self.tau is None:
             self.tau = TAU
@@ -459,9 +510,17 @@ def _check_settings(settings: dict[str, Any], search_space: dict[str, tuple[floa
         raise ValueError(
             f"expected augment out of {', '.join(AUGMENTATIONS)}, found {settings['augment']!r}: choose one of these"
         )
-    for name in ("learning_rate", "head_factor", "weight_decay", "momentum", "step_factor", *search_space):
-        if settings.get(name) is not None and not isinstance(settings[name], int | float):
-            raise ValueError(f"expected {name} as a number, found {settings[name]!r}: correct it")
+    if settings["schedule"] not in SCHEDULES:
+        raise ValueError(
+            f"expected a schedule out of {', '.join(SCHEDULES)}, found {settings['schedule']!r}: choose one of these"
+        )
+    rates = ("learning_rate", "head_factor", "weight_decay", "momentum", "step_factor")
+    for name in (*rates, *search_space):
+        value = settings.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"expected {name} as a number, found {value!r}: correct it")
+        if name in rates and not 0 <= value < math.inf:
+            raise ValueError(f"expected {name} from 0 up, found {value}: correct it")
     ranges = search_space | {"tau": (0.0, 1.0)}
     given = {name: settings[name] for name in ranges if settings.get(name) is not None}
     check_hyperparameters(ranges, **given)

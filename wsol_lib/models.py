@@ -50,6 +50,9 @@ class Network(nn.Module):
         parts: its modules by name; it starts in the mode of the first
     """
 
+    #: whether the loss of this very class looks at images through ``backbone.features`` alone (:mod:`wsol_lib.features`)
+    on_features: ClassVar[bool] = False
+
     def __init__(self, **parts: nn.Module):
         super().__init__()
         for name, part in parts.items():
@@ -507,6 +510,8 @@ class BoxRegressor(Network):
     Raises:
         ValueError: the backbone's last layer is not linear
     """
+
+    on_features = True
 
     def __init__(
         self, backbone: Backbone, hidden: int = 512, *, num_classes: int | None = None, loss_weight: float = 50.0
