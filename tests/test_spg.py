@@ -131,19 +131,21 @@ def test_its_map_is_that_of_cam_and_repeats(backbone):
 
 
 @pytest.mark.parametrize(
-    "name, size, place, channels, side",
+    "name, size, stride, place, channels, side",
     [
-        ("vgg_gap", 224, "22", 512, 28),
-        ("resnet50", 224, "6.5", 1024, 14),
-        ("inception_v3", 299, "14", 768, 17),
-        ("densenet161", 224, "0.transition3.conv", 1056, 14),
-        ("efficientnet_lite0", 224, "2.4.2", 112, 14),
+        ("vgg_gap", 224, 16, "22", 512, 28),
+        ("resnet50", 224, 32, "6.5", 1024, 14),
+        ("resnet50", 224, 16, "5.3", 512, 28),
+        ("inception_v3", 299, 32, "14", 768, 17),
+        ("inception_v3", 224, 16, "9", 288, 28),
+        ("densenet161", 224, 32, "0.transition3.conv", 1056, 14),
+        ("efficientnet_lite0", 224, 32, "2.4.2", 112, 14),
     ],
 )
-def test_where_b1_stands_on_every_backbone(name, size, place, channels, side):
+def test_where_b1_stands_on_every_backbone(name, size, stride, place, channels, side):
     """On the meta device nothing is computed."""
     with torch.device("meta"):
-        backbone = create_backbone(name, num_classes=4, pretrained=False).eval()
+        backbone = create_backbone(name, num_classes=4, pretrained=False, output_stride=stride).eval()
         model = SPG(backbone)
         features, middle = model._features(torch.zeros(1, 3, size, size))
         assert model.b1(middle).shape == (1, 512, side, side) and model.b2(features).shape[1] == 512

@@ -119,6 +119,15 @@ def test_a_batch_of_one_size_is_left_as_it_is():
         assert torch.equal(stack_images(dataset, [2, 0], side), dataset.images([2, 0]))
 
 
+def test_sizes_that_are_not_known_are_not_taken_for_one_size():
+    """As of all OpenImages, and of ImageNet's training images."""
+    dataset = OfSizes((50, 70), (32, 32))
+    known = stack_images(dataset, range(2), 32)
+    pictures = [dataset._image(i) for i in range(2)]
+    dataset._image, dataset.image_sizes = pictures.__getitem__, torch.zeros(2, 2, dtype=torch.int64)
+    assert torch.equal(stack_images(dataset, range(2), 32), known)
+
+
 def test_a_batch_of_several_sizes_is_one_of_squares():
     dataset, backbone = OfSizes((50, 70), (32, 32), (90, 40)), Backbone(nn.Identity(), GapLinear(3, 2), 3)
     batch = stack_images(dataset, range(3), 32)

@@ -7,7 +7,7 @@ the share is corrected for what the border of the image cuts off the rectangle.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class CutMix(CAM):
         ValueError: another head, a hyperparameter outside its range
     """
 
-    #: hyperparameters and their feasible ranges; the size prior is drawn as 1/u - 1/2, u uniform in (0, 2]
+    #: hyperparameters and their feasible ranges
     search_space: ClassVar[dict[str, tuple[float, float]]] = {
         "size_prior": (0.0, float("inf")),
         "mix_rate": (0.0, 1.0),
@@ -94,6 +94,19 @@ def mixed_cross_entropy(logits: Tensor, labels: Tensor, others: Tensor, share: f
 
 
 class CutMixLocalizer(Localizer):
-    """CutMix by its name, "cutmix"."""
+    """CutMix by its name, "cutmix".
+
+    A search draws the size prior as 1/u - 1/2 with u uniform in (0, 2], as the evaluation paper does: it has no end.
+    """
 
     network_class = CutMix
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        return super().drawn(settings) | {"size_prior": (0.0, 2.0)}  # 2 - u, which is below 2
+
+    @classmethod
+    def from_drawn(cls, point: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+        if "size_prior" in point:
+            point = point | {"size_prior": 1 / (2 - point["size_prior"]) - 1 / 2}
+        return super().from_drawn(point, fixed)

@@ -9,7 +9,7 @@ the evaluation paper made one size, a hyperparameter. Its code's default, 4 pixe
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,3 +67,8 @@ class HaS(Localizer):
     """Hide-and-Seek by its name, "has"."""
 
     network_class = HideAndSeek
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        smallest, largest = HideAndSeek.search_space["grid_size"]
+        return super().drawn(settings) | {"grid_size": (smallest, min(largest, settings["input_size"] or largest))}

@@ -7,15 +7,16 @@ both say on average teaches C. B1, B2 and C exist for their gradient in the trun
 
 Where the branches stand, on every backbone: B1 on the last feature map of the last resolution but one, B2 and C on the last
 feature map. That is conv4_3 and conv6 of vgg_gap, Mixed_6e and Mixed_7c of inception_v3, layer3 and layer4 of resnet50,
-transition3 and the last map of densenet161, stage 5 and the last map of efficientnet_lite0. The reference has places of its
-own for each backbone: B1 and B2 both before the last stage, on InceptionV3 behind Mixed_5d and Mixed_6e, on ResNet50 at the
-two ends of layer3; it puts new convolutions into A of VGG and InceptionV3; and its loss of a mask that leaves everything
-open is 0 / 0, here 0. The authors' own code has low_b2 = 0.05, the other thresholds are the same.
+transition3 and the last map of densenet161, stage 5 and the last map of efficientnet_lite0; where a stride of 16 makes
+stages one, Mixed_5d of inception_v3 and layer2 of resnet50. The reference has places of its own for each backbone: B1 and B2
+both before the last stage, on InceptionV3 behind Mixed_5d and Mixed_6e, on ResNet50 at the two ends of layer3; it puts new
+convolutions into A of VGG; and its loss of a mask that leaves everything open is 0 / 0, here 0. The authors' own code has
+low_b2 = 0.05, the other thresholds are the same.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -188,6 +189,18 @@ def _convolution(in_channels: int, channels: int) -> nn.Sequential:
 
 
 class SPGLocalizer(Localizer):
-    """SPG by its name, "spg"."""
+    """SPG by its name, "spg".
+
+    A search draws its thresholds in pairs, of which the smaller one is the low one: uniform over all pairs that are allowed.
+    """
 
     network_class = SPG
+
+    @classmethod
+    def from_drawn(cls, point: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+        values = point | fixed
+        for branch in ("b1", "b2", "c"):
+            low, high = f"low_{branch}", f"high_{branch}"
+            if low in values and high in values:  # beside one that is fixed the other is cut off there
+                values[low], values[high] = sorted((values[low], values[high]))
+        return values | fixed

@@ -39,6 +39,10 @@ CHECKPOINT_SECONDS = 60.0
 MOMENTUM_SWING = 0.05
 
 
+class NotFinite(ValueError):
+    """A training whose loss is no longer a finite number."""
+
+
 def labels(samples: list[Sample]) -> Tensor:
     """What weak supervision is: the labels, int64 (N,)."""
     return torch.tensor([sample.label for sample in samples])
@@ -362,7 +366,7 @@ def _means(accelerator: Accelerator, totals: dict[str, Tensor], epoch: int) -> d
     sums = accelerator.reduce(dict(totals), reduction="sum")
     means = {name: float(value / images) for name, (value, images) in sums.items()}
     if not np.isfinite(means["loss"]):
-        raise ValueError(
+        raise NotFinite(
             f"expected a finite training loss, found {means['loss']} in epoch {epoch}: lower learning_rate and start again"
         )
     return means

@@ -65,7 +65,7 @@ def stack_images(dataset: LocalizationDataset, indices: Sequence[int], side: int
         ValueError: images of several sizes and no side
     """
     sizes = dataset.image_sizes[list(indices)]
-    if (sizes == sizes[0]).all():
+    if sizes.all() and (sizes == sizes[0]).all():  # unknown ones are 0
         return dataset.images(indices)
     if side is None:
         raise ValueError(

@@ -2,11 +2,12 @@
 
 "Evaluating WSOL Methods Right", section 4.2: 30 random points of the feasible ranges are trained on ``train-weaksup`` and
 scored on ``train-fullsup``; the best of them is trained once more, on all training images, and looked at on ``test``, once.
-A trial whose last training loss is above 2.0, or not finite, did not converge (section 5.4).
+A trial whose last training loss is above 2.0, or not finite, did not converge (section 5.4). Drawn are the learning rate, the
+resolution of the score map and what the method says itself (``Localizer.drawn``); the rest of its settings are the published
+ones, the schedule among them, or fixed.
 
 Point i of a search is the i-th one that its seed draws, whoever tries it: killed and started again, or run by ten machines
-on one file (:mod:`wsol_lib.search.study`), a search tries the same points as one left alone. The resolution of the score
-map, which the paper draws too, is the backbone's own.
+on one file (:mod:`wsol_lib.search.study`), a search tries the same points as one left alone.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 # name -> its module; imported when asked for: a study alone (wsol_lib.search.study) needs no torch
 _ROOMS = {
     "CHECKPOINTS": "settings",
-    "METHODS": "settings",
     "Settings": "settings",
     "draw_points": "points",
     "hyperparameters": "points",
     "search_space": "points",
-    "create_model": "trial",
+    "Sets": "trial",
+    "create_localizer": "trial",
     "load_sets": "trial",
     "run_trial": "trial",
     "score": "trial",
@@ -31,6 +32,7 @@ _ROOMS = {
     "look_at_test": "random_search",
     "results": "random_search",
     "search": "random_search",
+    "train_best": "random_search",
     "Study": "study",
     "read_study": "study",
 }

@@ -6,7 +6,6 @@ import datetime
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,22 @@ from accelerate.utils import broadcast_object_list
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from wsol_lib.localizer import Localizer, check_folder
 from wsol_lib.search.points import draw_points, hyperparameters, search_space
 from wsol_lib.search.settings import Settings
 from wsol_lib.search.study import Study, read_study
-from wsol_lib.search.trial import create_model, load_sets, load_split, run_trial, score
+from wsol_lib.search.trial import create_localizer, load_sets, load_split, run_trial, score
 
-#: A last training loss above this one has not converged; it is the loss that the method minimises, all its terms.
+#: A last training loss above this one has not converged; it is the loss that the method minimises, all its terms, with the
+#: weights that it gives them. A method that trains nothing has none, and has always converged.
 LARGEST_LOSS = 2.0
 
 
 def results(storage: str | Path) -> pd.DataFrame:
     """The finished trials of a study, one row each, by number.
 
-    Columns: ``number``, the learning rate and the method's arguments, ``loss`` of the last epoch (NaN if it was not
-    finite), ``converged``, ``score`` on ``train-fullsup`` in [0, 1], ``epoch`` it is of, ``seconds``.
+    Columns: ``number``, what was drawn and what was fixed as the localizer was given it, ``loss`` of the last epoch (NaN if it
+    was not finite), ``converged``, ``score`` on ``train-fullsup`` in [0, 1], ``epoch`` it is of, ``seconds``.
 
     Raises:
         FileNotFoundError: no such file
@@ -82,9 +83,9 @@ def search(
     main = Accelerator().is_main_process
     sets = load_sets(settings, root)
     points = draw_points(settings, trials)
-    create_model(settings, hyperparameters(settings, points[0]), len(sets[0].class_names))  # or says why it cannot be
-    study = Study(storage, asdict(settings), search_space(settings)) if main else None
-    with study or nullcontext(), tqdm(total=trials, desc=settings.method, unit="trial", disable=not main) as bar:
+    create_localizer(settings, hyperparameters(settings, points[0]), sets.training)  # or says why it cannot be
+    bar = tqdm(total=trials, desc=settings.method, unit="trial", disable=not main)
+    with _study(settings, storage) if main else nullcontext() as study, bar:
         while True:
             message = [_next(study, trials, bar) if study else None]
             number, finished = broadcast_object_list(message)[0]
@@ -94,7 +95,7 @@ def search(
                 time.sleep(1)
                 continue
             values = hyperparameters(settings, points[number])
-            outcome, _ = run_trial(settings, values, *sets, num_workers)
+            outcome, _ = run_trial(settings, values, sets, num_workers)
             if study:
                 study.add(number, points[number], outcome.pop("score"), values=values, **outcome)
 
@@ -113,22 +114,57 @@ def _next(study: Study, trials: int, bar: tqdm) -> tuple[int | None, bool]:
     return number, finished
 
 
+def train_best(
+    settings: Settings, storage: str | Path, *, root: str | Path | None = None, num_workers: int = 0
+) -> Localizer:
+    """The best trial trained once more, on all training images, its thresholds chosen on all of ``train-fullsup``.
+
+    The weights of trials are not kept; the same seed trains the same network, and after a search on a proxy it is to be
+    trained again anyway.
+
+    Args:
+        settings, storage, root, num_workers: as in :func:`search`
+
+    Raises:
+        ValueError: as :func:`search`; no trial is finished; a network that does not stay finite
+    """
+    main = Accelerator().is_main_process
+    with _study(settings, storage) if main else nullcontext() as study:
+        (best,) = broadcast_object_list([_best(study) if study else None])
+    return _train(settings, best, storage, root, num_workers)
+
+
+def _train(
+    settings: Settings, best: dict[str, Any] | None, storage: str | Path, root: str | Path | None, num_workers: int
+) -> Localizer:
+    if best is None:
+        raise ValueError(f"expected a finished trial in {storage}, found none: run the search first")
+    outcome, localizer = run_trial(settings, best["values"], load_sets(settings, root, final=True), num_workers)
+    if outcome["epoch"] is None:
+        raise ValueError(
+            f"expected a network that stays finite of trial {best['number']}, the best in {storage}, found none: search more "
+            "points, or longer"
+        )
+    return localizer
+
+
 def look_at_test(
     settings: Settings,
     storage: str | Path,
     *,
     again: bool = False,
+    out: str | Path | None = None,
     root: str | Path | None = None,
     num_workers: int = 0,
 ) -> list[dict[str, Any]]:
-    """Train the best trial once more, on all training images, and look at the test split.
+    """Train the best trial once more, as :func:`train_best` does, and look at the test split.
 
-    Once: the study keeps what was seen, and gives it back when it is asked a second time. The weights of trials are not
-    kept; the same seed trains the same network, and after a search on a proxy it is to be trained again anyway.
+    Once: the study keeps what was seen, and gives it back when it is asked a second time.
 
     Args:
         settings, storage: as in :func:`search`
         again: look a second time; it is written down too
+        out: a folder, where the localizer is saved, also where nothing is looked at any more
         root, num_workers: as in :func:`search`
 
     Returns:
@@ -136,23 +172,31 @@ def look_at_test(
         ``trials``, and ``date``
 
     Raises:
-        ValueError: as :func:`search`; no trial is finished
+        ValueError: as :func:`train_best`; another thing than a localizer in ``out``
     """
     main = Accelerator().is_main_process
-    study = Study(storage, asdict(settings), search_space(settings)) if main else None
-    with study or nullcontext():
+    with _study(settings, storage) if main else nullcontext() as study:
         looks, look = broadcast_object_list([study.looks, _best(study)] if study else [None, None])
-        if look is None:
-            raise ValueError(f"expected a finished trial in {storage}, found none: run the search first")
-        if looks and not again:
+        done = bool(looks) and not again
+        if done and out is None:
             return looks
-        test = load_split(settings, "test", root)
-        _, model = run_trial(settings, look["values"], *load_sets(settings, root, final=True), num_workers)
-        look |= {"score": score(model, test, settings.metric), "images": len(test)}
+        if out is not None:
+            check_folder(Path(out))
+        test = None if done else load_split(settings, "test", root)
+        localizer = _train(settings, look, storage, root, num_workers)
+        if out is not None and main:
+            localizer.save(out)
+        if done:
+            return looks
+        look |= {"score": score(localizer, test, settings.metric), "images": len(test)}
         look["date"] = datetime.date.today().isoformat()
         if study:
             study.add_look(look)
         return [*looks, look]
+
+
+def _study(settings: Settings, storage: str | Path) -> Study:
+    return Study(storage, settings.facts(), search_space(settings))
 
 
 def _best(study: Study) -> dict[str, Any] | None:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from wsol_lib.acol import ACoL
-from wsol_lib.adl import ADL
-from wsol_lib.cam import CAM
-from wsol_lib.cutmix import CutMix
 from wsol_lib.evaluate import CURVES
-from wsol_lib.few_shot import FewShot
-from wsol_lib.has import HideAndSeek
-from wsol_lib.slt import SLTLocalizer
-from wsol_lib.spg import SPG
+from wsol_lib.localizers import Localizer, find
 
-METHODS: dict[str, type[CAM]] = {
-    "cam": CAM,
-    "has": HideAndSeek,
-    "acol": ACoL,
-    "spg": SPG,
-    "adl": ADL,
-    "cutmix": CutMix,
-    "few-shot": FewShot,
-    "slt": SLTLocalizer,
-}
 CHECKPOINTS = ("last", "best")
 
 
@@ -34,29 +16,32 @@ class Settings:
     """What makes trials comparable; with another value it is another study.
 
     Attributes:
-        method: out of ``METHODS``
+        method: one of :data:`wsol_lib.localizers.NAMES` that has something to search, or the path of your own,
+            "package.module:Class"
         backbone: as in :func:`wsol_lib.models.create_backbone`
         dataset: as in :func:`wsol_lib.data.load_dataset`
         options: of the data set; "SPLIT.NAME" is for this split alone, as in "train-weaksup.n_images"
-        epochs, batch_size: of each training
-        input_size: side in pixels of what the backbone sees: in training random crops, out of 256 / 224 of it, and flips
+        epochs, batch_size: of each training; None are the published ones of the method and the data set
+        input_size: side in pixels of what the network sees, the evaluation paper's 224
         proxy: share of the training images of each class that the trials see, in (0, 1]
         checkpoint: "last", or the "best" of all epochs on ``train-fullsup``
-        metric: "MaxBoxAccV2" or "MaxBoxAcc"; a data set without boxes has PxAP in any case
-        fixed: what is not drawn: "learning_rate" and keyword arguments of the method
+        metric: "MaxBoxAccV2" or "MaxBoxAcc"; a data set without boxes has PxAP in any case. What makes no score maps is
+            judged by the boxes that it gives, at the same IoU thresholds
+        fixed: what is not drawn: any other setting of the localizer (:meth:`wsol_lib.localizers.Localizer.defaults`), such as
+            "learning_rate", "output_stride", "schedule" or an argument of the method
         seed: of the points and of every training
         pretrained: ImageNet weights, or random ones
 
     Raises:
-        ValueError: an unknown name, a number outside its range
+        ValueError: an unknown name, a value outside its range, a method without anything to search
     """
 
     method: str
     backbone: str
     dataset: str
     options: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 10
-    batch_size: int = 32
+    epochs: int | None = None
+    batch_size: int | None = None
     input_size: int = 224
     proxy: float = 1.0
     checkpoint: str = "last"
@@ -66,22 +51,46 @@ class Settings:
     pretrained: bool = True
 
     def __post_init__(self):
-        for name, known in (("method", METHODS), ("checkpoint", CHECKPOINTS), ("metric", CURVES)):
+        for name, known in (("checkpoint", CHECKPOINTS), ("metric", CURVES)):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"expected a {name} out of {', '.join(known)}, found {getattr(self, name)!r}: choose one of these"
                 )
         if not 0 < self.proxy <= 1:
             raise ValueError(f"expected proxy, a share of the training images, in (0, 1], found {self.proxy}")
-        if min(self.epochs, self.batch_size, self.input_size) < 1:
+        twice = sorted(set(self.fixed) & {"num_workers", *(f.name for f in fields(self))})
+        if twice:
             raise ValueError(
-                "expected epochs, batch_size and input_size from 1 up, found "
-                f"{self.epochs}, {self.batch_size} and {self.input_size}: correct them"
+                f"expected fixed values of what is not a setting of the search itself, found {', '.join(twice)}: say it there"
             )
-        known = ["learning_rate", *list(inspect.signature(METHODS[self.method]).parameters)[1:]]
-        unknown = sorted(set(self.fixed) - set(known))
-        if unknown:
+        if self.epochs == 0:
+            raise ValueError("expected epochs from 1 up, found 0: correct it")
+        if not self.localizer.drawn(self.of_localizer()):
             raise ValueError(
-                f"expected fixed values of {self.method} out of {', '.join(known)}, found {', '.join(unknown)}: leave out "
-                "what is not in the list"
+                f"expected a method with something to search, found {self.method}, which has nothing: fit it, or choose "
+                "another"
             )
+
+    @property
+    def localizer(self) -> type[Localizer]:
+        """The class behind ``method``."""
+        return find(self.method)
+
+    def of_localizer(self, **values: Any) -> dict[str, Any]:
+        """All settings of the localizer, of which ``values`` are instead of those that are published or fixed."""
+        own = {
+            name: getattr(self, name)
+            for name in ("backbone", "pretrained", "epochs", "batch_size", "input_size", "seed")
+        }
+        return self.localizer.settings_for(self.method, self.dataset, own | self.fixed | values)
+
+    def drawn(self) -> dict[str, tuple | list]:
+        """What is drawn, as :meth:`wsol_lib.localizers.Localizer.drawn` says it, without what is fixed."""
+        space = self.localizer.drawn(self.of_localizer())
+        return {name: drawn for name, drawn in space.items() if name not in self.fixed}
+
+    def facts(self) -> dict[str, Any]:
+        """All that makes trials comparable, by name: the settings of the search and, but for what is drawn, the localizer's."""
+        drawn = {"num_workers", *self.drawn()}
+        own = {name: value for name, value in self.of_localizer().items() if name not in drawn}
+        return {name: value for name, value in asdict(self).items() if name != "fixed"} | own

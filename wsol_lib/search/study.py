@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, create_trial
@@ -54,7 +54,7 @@ class Study:
         try:
             self._wait_for(OPENING)
             self._study = read_study(self.path, lock=self)
-            ranges = {f"range of {name}": [drawn.low, drawn.high, drawn.log] for name, drawn in space.items()}
+            ranges = {f"range of {name}": _range(drawn) for name, drawn in space.items()}
             self._check(json.loads(json.dumps(settings | ranges)))
             self._locks.give_back(OPENING)
         except BaseException:
@@ -142,6 +142,11 @@ class Study:
                     "end that process, or wait for it"
                 )
             time.sleep(0.01)
+
+
+def _range(drawn: BaseDistribution) -> list:
+    """What tells one distribution from another, as plain values."""
+    return list(drawn.choices) if isinstance(drawn, CategoricalDistribution) else [drawn.low, drawn.high, drawn.log]
 
 
 def read_study(path: Path, lock: Study | None = None) -> optuna.Study:

@@ -1,68 +1,83 @@
-"""One trial: a point's training on ``train-weaksup`` and its score on ``train-fullsup``."""
+"""One trial: a point's localizer, fitted on ``train-weaksup``, and its score on ``train-fullsup``.
+
+Whatever boxes choose is chosen on ``train-fullsup``, and there the trials are scored, too: the protocol has this split for all
+choices of hyperparameters, of which a threshold (tau, the delta of LCHP, the tau of a teacher) is one. What learns its
+weights from boxes is never scored on the same ones: it learns from 80 % of each class and is scored on the rest.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import set_seed
 from torch import Tensor
 
-from wsol_lib.boxes import normalize_score_maps
-from wsol_lib.cam import CAM, localize
 from wsol_lib.data import LocalizationDataset, Subset, load_dataset, scaled_boxes, scaled_masks
-from wsol_lib.data.transforms import random_crop, square
+from wsol_lib.data.transforms import stack_images
 from wsol_lib.evaluate import CURVES
-from wsol_lib.few_shot import foreground
-from wsol_lib.metrics import PxAP
-from wsol_lib.models import create_backbone
-from wsol_lib.search.settings import METHODS, Settings
-from wsol_lib.slt import create_localizer_backbone
-from wsol_lib.train import labels, train
+from wsol_lib.localizer import BATCH, Localizer, wnids_of
+from wsol_lib.metrics import LocalizationAccuracy, PxAP
+from wsol_lib.search.settings import Settings
+from wsol_lib.train import NotFinite
 
-#: The few-shot baseline learns this share of each class of ``train-fullsup`` and is chosen on the rest.
-FEW_SHOT_SHARE = 0.8
-BATCH = 64  # images of one pass when maps are scored
+#: What learns from boxes learns this share of each class of ``train-fullsup`` and is scored on the rest.
+LEARNT_SHARE = 0.8
 
 
-def load_sets(
-    settings: Settings, root: str | Path | None = None, *, final: bool = False
-) -> tuple[LocalizationDataset, LocalizationDataset]:
+class Sets(NamedTuple):
+    """The data of a trial.
+
+    training: whose labels are looked at
+    boxed: whose boxes choose thresholds, or are learnt from; None where there are masks only, which choose nothing
+    scored: on which the trial is scored
+    """
+
+    training: LocalizationDataset
+    boxed: LocalizationDataset | None
+    scored: LocalizationDataset
+
+
+def load_sets(settings: Settings, root: str | Path | None = None, *, final: bool = False) -> Sets:
     """What a trial is trained on, and what it is scored on.
 
     Args:
         settings: of the search
         root: folder that holds the data; None takes WSOL_DATA
-        final: everything is trained on: without the proxy, and the few-shot baseline has all of ``train-fullsup``
+        final: everything is trained on: without the proxy, and what learns from boxes has all of ``train-fullsup``
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`wsol_lib.data.load_dataset`, if a split is not there, say
+        ValueError, FileNotFoundError: as :func:`wsol_lib.data.load_dataset`, if a split is not there, say; masks alone for
+            what makes no score maps
     """
     scored = load_split(settings, "train-fullsup", root)
-    if settings.method != "few-shot":
-        training = load_split(settings, "train-weaksup", root)
-    elif final:
-        training = scored
-    else:
-        training = share_per_class(scored, FEW_SHOT_SHARE, settings.seed)
-        scored = Subset(scored, sorted(set(range(len(scored))) - set(training.indices)))
-        if not len(scored):
-            raise ValueError(
-                "expected two images or more of a class of train-fullsup, one to choose on, found one of each"
-            )
+    training = load_split(settings, "train-weaksup", root)
     training = share_per_class(training, 1.0 if final else settings.proxy, settings.seed)
-    training.transform = random_crop(round(settings.input_size * 256 / 224), settings.input_size)
-    return training, scored
+    learns_boxes = settings.localizer.supervision == "boxes"
+    masks = not any(len(boxes) for boxes in scored.boxes)
+    if masks and not settings.localizer.makes_maps:
+        raise ValueError(
+            f"expected boxes in {settings.dataset} train-fullsup, found none: masks cannot score {settings.method}, which "
+            "makes no score maps"
+        )
+    if not learns_boxes:
+        return Sets(training, None if masks else scored, scored)
+    if final:
+        return Sets(training, scored, scored)
+    boxed = share_per_class(scored, LEARNT_SHARE, settings.seed)
+    rest = Subset(scored, sorted(set(range(len(scored))) - set(boxed.indices)))
+    if not len(rest):
+        raise ValueError("expected two images or more of a class of train-fullsup, one to choose on, found one of each")
+    return Sets(training, boxed, rest)
 
 
 def load_split(settings: Settings, split: str, root: str | Path | None) -> LocalizationDataset:
     parts = [(*name.rpartition("."), value) for name, value in settings.options.items()]
     options = {name: value for of_split, dot, name, value in parts if not dot or of_split == split}
-    return load_dataset(settings.dataset, split, root, transform=square(settings.input_size), **options)
+    return load_dataset(settings.dataset, split, root, **options)
 
 
 def share_per_class(dataset: LocalizationDataset, share: float, seed: int = 0) -> Subset:
@@ -73,88 +88,127 @@ def share_per_class(dataset: LocalizationDataset, share: float, seed: int = 0) -
     return Subset(dataset, torch.cat(kept).sort().values.tolist())
 
 
-def create_model(settings: Settings, values: dict[str, Any], num_classes: int) -> CAM:
-    """The method on a new backbone, which for SLT has its surgery.
+def create_localizer(
+    settings: Settings, values: dict[str, Any], dataset: LocalizationDataset, num_workers: int = 0
+) -> Localizer:
+    """The localizer, not fitted yet.
+
+    Args:
+        settings: of the search
+        values: of the localizer, as :func:`wsol_lib.search.hyperparameters` gives
+        dataset: whose classes it is for
+        num_workers: processes that load images; 0 loads in this one
 
     Raises:
         ValueError: an unknown backbone or one that the method is not defined for, a value outside its range
     """
-    set_seed(settings.seed)
-    create = create_localizer_backbone if settings.method == "slt" else create_backbone
-    arguments = {name: value for name, value in values.items() if name != "learning_rate"}
-    return METHODS[settings.method](create(settings.backbone, num_classes, settings.pretrained), **arguments)
+    own = settings.of_localizer(**values, num_workers=num_workers)
+    return settings.localizer(settings.method, dataset.class_names, own, wnids_of(dataset))
 
 
-def score(model: CAM, dataset: LocalizationDataset, metric: str = "MaxBoxAccV2") -> float:
-    """Score, in [0, 1], of the maps of the true classes; several processes share out the images.
+def score(localizer: Localizer, dataset: LocalizationDataset, metric: str = "MaxBoxAccV2") -> float:
+    """Score, in [0, 1], for the true classes; several processes share out the images.
 
     Args:
-        model: a localizer
-        dataset: its transform makes images of one size, which is that of the maps
+        localizer: that of its maps, at the best tau, or of its boxes where it makes no maps
+        dataset: its images may differ in size
         metric: "MaxBoxAccV2" or "MaxBoxAcc"; it is PxAP where no image has a box
     """
     state = PartialState()
     masks = not any(len(boxes) for boxes in dataset.boxes)
-    counts = (PxAP() if masks else CURVES[metric]()).to(state.device)
+    counts: Any = PxAP() if masks else CURVES[metric]() if localizer.makes_maps else _BoxAccuracy(metric)
+    counts = counts.to(state.device)
     own = list(range(state.process_index, len(dataset), state.num_processes))
     for start in range(0, len(own), BATCH):
         indices = own[start : start + BATCH]
-        images = torch.stack([dataset[i].image.as_subclass(Tensor) for i in indices])
-        maps = normalize_score_maps(localize(model, images, dataset.labels[indices])[0])
+        images = stack_images(dataset, indices, localizer.input_size)
+        found = localizer.predict(images, dataset.labels[indices])
+        shape = images.shape[-2:]
         if masks:
-            counts.update(maps, *scaled_masks(dataset, indices, maps.shape[-2:]))
+            counts.update(found.score_maps, *scaled_masks(dataset, indices, shape))
         else:
-            counts.update(maps, [scaled_boxes(dataset, i, maps.shape[-2:]) for i in indices])
+            seen = found.score_maps if localizer.makes_maps else found.boxes
+            counts.update(seen, [scaled_boxes(dataset, i, shape) for i in indices])
     return float(counts.compute())
 
 
+class _BoxAccuracy(torch.nn.Module):
+    """The share of boxes that are right, on average over the IoU thresholds of a metric of score maps."""
+
+    def __init__(self, metric: str):
+        super().__init__()
+        self.shares = torch.nn.ModuleList(LocalizationAccuracy(iou) for iou in CURVES[metric]().iou_thresholds)
+
+    def update(self, predicted: Tensor, boxes: list[Tensor]) -> None:
+        for share in self.shares:
+            share.update(predicted, torch.zeros(len(boxes), 1), boxes, torch.zeros(len(boxes), dtype=torch.int64))
+
+    def compute(self) -> Tensor:
+        return torch.stack([share.compute()["gt_known_loc"] for share in self.shares]).mean()
+
+
 def run_trial(
-    settings: Settings,
-    values: dict[str, Any],
-    training: LocalizationDataset,
-    scored: LocalizationDataset,
-    num_workers: int = 0,
-) -> tuple[dict[str, Any], CAM]:
-    """Train one model and score it.
+    settings: Settings, values: dict[str, Any], sets: Sets, num_workers: int = 0
+) -> tuple[dict[str, Any], Localizer]:
+    """Fit one localizer and score it.
 
     Args:
         settings: of the search
-        values: the learning rate and the method's arguments, as :func:`hyperparameters` gives
-        training, scored: as :func:`load_sets` gives
+        values: of the localizer, as :func:`wsol_lib.search.hyperparameters` gives
+        sets: as :func:`load_sets` gives
         num_workers: processes that load images; 0 loads in this one
 
     Returns:
-        ``score`` on ``scored`` in [0, 1], ``epoch`` it is of, ``loss`` of the last epoch, ``seconds``; and the model of that
-        epoch. A network that is no longer finite has no epoch, no loss, and a score of 0.
+        ``score`` on ``sets.scored`` in [0, 1]; ``epoch`` it is of, counted over all trainings of the method; ``loss`` of the
+        last epoch; ``seconds``; and the localizer, as it was at that epoch. A network that is no longer finite has no epoch,
+        no loss, and a score of 0.
 
     Raises:
-        ValueError: as :func:`create_model`; a damaged image
+        ValueError: as :func:`create_localizer`; a damaged image
     """
     start = time.perf_counter()
-    model = create_model(settings, values, len(training.class_names))
-    best: dict[str, Any] = {"score": -1.0}
-
-    def look(epoch: int) -> None:
-        if settings.checkpoint == "best" or epoch == settings.epochs:
-            found = score(model, scored, settings.metric)
-            if found > best["score"]:
-                best.update(score=found, epoch=epoch, weights=copy.deepcopy(model.state_dict()))
-
+    localizer = create_localizer(settings, values, sets.training, num_workers)
+    best = _Best(localizer, sets, settings.metric)
+    if settings.checkpoint == "best":
+        localizer.after_epoch = best.look
     try:
-        history = train(
-            model,
-            training,
-            epochs=settings.epochs,
-            learning_rate=values["learning_rate"],
-            batch_size=settings.batch_size,
-            targets=foreground if settings.method == "few-shot" else labels,
-            num_workers=num_workers,
-            seed=settings.seed,
-            after_epoch=look,
-        )
-    except ValueError:
-        if all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        localizer.fit(sets.training, sets.boxed, None)
+        epochs = len(localizer.history)
+        if best.epoch is None:
+            best.score, best.epoch = score(localizer, sets.scored, settings.metric), epochs
+        elif best.epoch < epochs:
+            best.take_back()
+    except ValueError as error:
+        weights = localizer.network.state_dict().values()
+        if not isinstance(error, NotFinite) and all(tensor.isfinite().all() for tensor in weights):
             raise
-        return {"score": 0.0, "epoch": None, "loss": None, "seconds": time.perf_counter() - start}, model
-    model.load_state_dict(best.pop("weights"))
-    return {**best, "loss": history[-1]["loss"], "seconds": time.perf_counter() - start}, model
+        outcome: dict[str, Any] = {"score": 0.0, "epoch": None, "loss": None}
+    else:
+        loss = localizer.history[-1]["loss"] if localizer.history else 0.0
+        outcome = {"score": best.score, "epoch": best.epoch, "loss": loss}
+    localizer.after_epoch = None
+    return outcome | {"seconds": time.perf_counter() - start}, localizer
+
+
+class _Best:
+    """The best epoch of a fit so far."""
+
+    def __init__(self, localizer: Localizer, sets: Sets, metric: str):
+        self.localizer, self.sets, self.metric = localizer, sets, metric
+        self.score, self.epoch, self.weights = -1.0, None, {}
+        self.looks = 0
+
+    def look(self, epoch: int) -> None:
+        """After each epoch, whose number starts anew with every training of the method."""
+        self.looks += 1
+        found = score(self.localizer, self.sets.scored, self.metric)
+        if found > self.score:
+            self.score, self.epoch = found, self.looks
+            self.weights = copy.deepcopy(self.localizer.network.state_dict())
+
+    def take_back(self) -> None:
+        """The localizer as it was then, its threshold chosen anew."""
+        self.localizer.network.load_state_dict(self.weights)
+        boxed, given = self.sets.boxed, self.localizer.settings["tau"] is not None
+        if self.localizer.makes_maps and not given and boxed is not None and any(len(boxes) for boxes in boxed.boxes):
+            self.localizer.choose(boxed)
