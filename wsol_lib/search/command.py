@@ -23,7 +23,7 @@ from wsol_lib.search.settings import CHECKPOINTS, Settings
 EXAMPLES = """examples:
   python -m wsol_lib search --method adl --backbone resnet50 --dataset cub --trials 30 --storage adl-cub.journal
   python -m wsol_lib search --method cam --backbone efficientnet_lite0 --dataset synthbirds --storage cam.journal \\
-      --option image_size=128 train-weaksup.n_images=160 --input-size 128 --epochs 2 --fix output_stride=16 --test
+      --option image_size=128 train-weaksup.n_images=160 --input-size 128 --epochs 2 --fix output_stride=32 --test
   accelerate launch --multi_gpu -m wsol_lib search --method has --backbone resnet50 --dataset imagenet --proxy 0.1 \\
       --workers 8 --storage has-imagenet.journal
   python -m wsol_lib search --method mypackage.mine:MyLocalizer --backbone resnet50 --dataset cub --storage mine.journal \
