@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,13 @@ def sideways() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
+
+
+def photographs(root: Path, names: Iterable[str], size=(48, 36)) -> Path:
+    """A folder of files with something in them: noise, a bright square in the left half; each its own."""
+    for n, name in enumerate(names):
+        pixels = np.random.default_rng(n).integers(0, 90, (size[1], size[0], 3), dtype=np.uint8)
+        pixels[size[1] // 4 : -size[1] // 4, n % 4 : size[0] // 2] += np.uint8(150)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / name)
+    return root

@@ -9,10 +9,12 @@ from importlib import import_module
 # command -> module with add_arguments(parser) and run(args) -> exit status, and what the command does
 COMMANDS = {
     "book": ("wsol_lib.book.runner", "execute the chapters and build the HTML"),
-    "evaluate": ("wsol_lib.evaluate", "score a folder of score maps"),
+    "evaluate": ("wsol_lib.evaluate", "score a folder of score maps, or a file of boxes"),
     "experiment": ("wsol_lib.book.experiments", "run the experiments of the book that are not finished, record them"),
+    "predict": ("wsol_lib.commands.predict", "boxes for a folder of photographs, as COCO JSON and a contact sheet"),
     "rescore": ("wsol_lib.book.rescore", "score kept boxes again and hold them against the record"),
     "search": ("wsol_lib.search.command", "search a method's hyperparameters, look at the test split once"),
+    "train": ("wsol_lib.commands.train", "train a localizer on a data set and keep it"),
 }
 
 

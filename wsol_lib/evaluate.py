@@ -1,14 +1,17 @@
-"""Score a folder of score maps: one ``.npy`` file an image goes in, a small table of metrics comes out.
+"""Score a folder of score maps, or a file of boxes, and print a small table.
 
-The files are named as the authors' public code names them: DIR/<image id>.npy, for instance
+Score maps are one ``.npy`` file an image, named as the authors' public code names them: DIR/<image id>.npy, for instance
 DIR/val/ILSVRC2012_val_00000001.JPEG.npy. Each holds one map (height, width) of any size with scores in [0, 1]; the true
 boxes are scaled from the image to its map.
+
+Boxes are COCO JSON, as `predict` writes it; ``file_name`` is the image id, with or without the folders in front of it. The best
+box of each image counts, whatever its category: it is GT-known Loc if it was made for the true class.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +19,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wsol_lib.boxes import normalize_score_maps
-from wsol_lib.data import SPLITS, LocalizationDataset, load_dataset, scaled_boxes, scaled_masks
+from wsol_lib.boxes import localized, normalize_score_maps
+from wsol_lib.commands.arguments import pairs
+from wsol_lib.data import SPLITS, LocalizationDataset, coco, load_dataset, scaled_boxes, scaled_masks
 from wsol_lib.metrics import PROTOCOLS, BoxAcc, MaxBoxAcc, MaxBoxAccV2, PxAP
+from wsol_lib.uncertainty import mean_share
 
 EXAMPLES = """examples:
   python -m wsol_lib evaluate --scoremaps maps --dataset cub --split test --root DATA
   python -m wsol_lib evaluate --scoremaps maps --dataset imagenet --metric MaxBoxAccV2 --protocol wsolevaluation
   python -m wsol_lib evaluate --scoremaps maps --dataset openimages --metric PxAP --normalize min-max
+  python -m wsol_lib evaluate --boxes boxes.json --dataset folder --split train-fullsup --root photographs
 """
+IOUS = (0.3, 0.5, 0.7)
 CURVES = {"MaxBoxAcc": MaxBoxAcc, "MaxBoxAccV2": MaxBoxAccV2}
 METRICS = (*CURVES, "BoxAcc", "PxAP")
 BATCH = 64
@@ -32,10 +39,15 @@ BATCH = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
-    parser.add_argument("--scoremaps", type=Path, required=True, metavar="DIR", help="folder of the .npy files")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--scoremaps", type=Path, metavar="DIR", help="folder of the .npy files")
+    what.add_argument(
+        "--boxes", type=Path, metavar="FILE", help="COCO JSON; --metric and what is after it is not for boxes"
+    )
     parser.add_argument("--dataset", required=True, metavar="NAME", help="cub, imagenet, synthbirds ...")
     parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: test)")
-    parser.add_argument("--root", metavar="DATA", help="folder with the data (default: $WSOL_DATA)")
+    parser.add_argument("--root", "--data-root", metavar="DATA", help="folder with the data (default: $WSOL_DATA)")
+    parser.add_argument("--option", nargs="+", default=[], metavar="NAME=VALUE", help="of the data set: flat=true ...")
     parser.add_argument(
         "--metric",
         nargs="+",
@@ -59,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    dataset = load_dataset(args.dataset, args.split, root=args.root)
+    dataset = load_dataset(args.dataset, args.split, root=args.root, **pairs(args.option))
+    if args.boxes is not None:
+        print(box_table(args.boxes, dataset))
+        return 0
     paths = find_score_maps(args.scoremaps, dataset)
     metrics = {
         (name, protocol): CURVES[name](protocol=protocol)
@@ -84,6 +99,83 @@ def run(args: argparse.Namespace) -> int:
         rows.append(("PxAP", "paper", f"{100 * pxap.compute():.2f} %", "all"))
     print(table([("metric", "protocol", "value", "best tau"), *rows]))
     return 0
+
+
+def box_table(path: Path, dataset: LocalizationDataset) -> str:
+    """How many boxes of a COCO file reach the IoU thresholds, as a table; see :func:`read_boxes`."""
+    predicted, several = read_boxes(path, dataset)
+    without = int((predicted == 0).all(dim=1).sum())
+    rows = [("metric", "IoU", "value", "95 % interval", "images")]
+    for threshold in IOUS:
+        share, low, high = mean_share(localized(predicted, dataset.boxes, threshold).numpy())
+        interval = f"{100 * low:.2f} ... {100 * high:.2f} %"
+        rows.append(("GT-known Loc", f"{threshold}", f"{100 * share:.2f} %", interval, f"{len(dataset):,}"))
+    notes = [f"{without:,} images without a box count as wrong"] if without else []
+    notes += [f"{several:,} images with several boxes: the one of the highest score counts"] if several else []
+    return "\n".join([table(rows), *notes])
+
+
+def read_boxes(path: Path, dataset: LocalizationDataset) -> tuple[Tensor, int]:
+    """The best box of each image of a data set in a COCO file.
+
+    Returns:
+        (N, 4), xyxy in pixels of the images, zeros where the file has none, and how many images have several
+
+    Raises:
+        FileNotFoundError: no such file
+        ValueError: no COCO JSON, images that it does not list or of another size, images without a true box
+    """
+    listed = coco.read_best(path)
+    names = match(dataset.image_ids, list(listed))
+    missing = [image_id for image_id, name in zip(dataset.image_ids, names) if name is None]
+    if missing:
+        raise ValueError(
+            f"expected each of {len(names):,} images of {dataset.name} {dataset.split} in {path}, found {len(missing):,} "
+            f"missing, first {missing[0]}: predict boxes for these images, or correct --dataset or --split"
+        )
+    boxes = torch.zeros(len(names), 4)
+    for i, (name, size) in enumerate(zip(names, dataset.image_sizes.tolist())):
+        found = listed[name]
+        if found.size is not None and all(size) and list(found.size) != size:
+            raise ValueError(
+                f"expected {name} of {size[0]} x {size[1]} pixels in {path}, found {found.size[0]} x {found.size[1]}: draw the "
+                "boxes on the images of this data set"
+            )
+        if not len(dataset.boxes[i]):
+            raise ValueError(
+                f"expected true boxes for every image of {dataset.name} {dataset.split}, found none for "
+                f"{dataset.image_ids[i]}: choose another split, as train-fullsup"
+            )
+        if found.box is not None:
+            boxes[i] = torch.tensor(found.box)
+    return boxes, sum(listed[name].boxes > 1 for name in names)
+
+
+def match(image_ids: Sequence[str], names: Sequence[str]) -> list[str | None]:
+    """Which name is each image id's: the same, or the same without the first folders of all of the ones or the others.
+
+    >>> match(["val/a.jpg", "val/b.jpg"], ["b.jpg", "a.jpg"]), match(["a.jpg"], ["photographs/a.jpg"])
+    (['a.jpg', 'b.jpg'], ['photographs/a.jpg'])
+    """
+    best: list[str | None] = [None] * len(image_ids)
+    depth = max((name.count("/") for name in (*image_ids, *names)), default=0)
+    for cut in range(depth + 1):
+        for of_ids, of_names in ((cut, 0), (0, cut)):
+            short = {_without(name, of_names): name for name in names}
+            if len(short) < len(names):  # two photographs of one name in different folders
+                continue
+            found = [short.get(_without(image_id, of_ids)) for image_id in image_ids]
+            known = len(found) - found.count(None)
+            if len(set(found) - {None}) < known:  # several ids for one photograph
+                continue
+            if known == len(found):
+                return found
+            best = max(best, found, key=lambda names: len(names) - names.count(None))
+    return best
+
+
+def _without(name: str, folders: int) -> str:
+    return "/".join(name.split("/")[folders:]) or name
 
 
 def find_score_maps(folder: Path, dataset: LocalizationDataset) -> list[Path]:

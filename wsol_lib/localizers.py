@@ -143,7 +143,7 @@ def pretrained(name: str = "cam", *, backbone: str = "efficientnet_lite0", **hyp
     ('tabby', 0.2)
     """
     method = find(name)
-    if method.network_class is not CAM:
+    if not is_complete_untrained(method):
         raise ValueError(
             f"expected a method that needs no training, as cam, found {name}: fit it on images in a folder for each class"
         )
@@ -155,6 +155,12 @@ def pretrained(name: str = "cam", *, backbone: str = "efficientnet_lite0", **hyp
     if localizer.makes_maps and localizer.tau is None:
         localizer.tau = TAU
     return localizer
+
+
+def is_complete_untrained(method: type[Localizer]) -> bool:
+    """Whether a method adds nothing to a classifier that would have to be learnt: CAM, and what reads its maps differently."""
+    same = all(getattr(method, name) is getattr(Localizer, name) for name in ("build", "learn"))
+    return same and method.network_class is CAM
 
 
 def imagenet_class_names() -> tuple[str, ...]:
