@@ -50,7 +50,20 @@ def test_the_best_box_of_each_image_is_read_and_the_first_of_equal_ones(tmp_path
     }
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": [], "annotations": [{"image_id": 1}]}'])
+WITH_BOX = '{"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"image_id": 1, "bbox": %s}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"images": []}', '{"images": [], "annotations": [{"image_id": 1}]}', "[" * 100_000),
+        *(
+            WITH_BOX % box
+            for box in ('"1234"', "[true, true, true, true]", "[1, 2, Infinity, 4]", f"[1, 2, 3, {10**400}]")
+        ),
+    ],
+    ids=lambda text: text[-30:],
+)
 def test_something_else_than_coco_is_named(tmp_path, text):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(ValueError, match=r"expected COCO JSON with images and annotations in .*boxes\.json, found"):

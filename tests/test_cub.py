@@ -118,6 +118,12 @@ def test_a_box_that_is_empty_turned_or_begins_outside_is_named(tmp_path, box):
         ("train_test_split", "1 0\n1 1\n3 0\n", r"in the order of images.txt"),
         ("bounding_boxes", "1 1 1 9\n2 1 1 9\n3 1 1 9\n", r"3 rows of 4"),
         ("bounding_boxes", "", r"expected 3 rows of 5 numbers"),
+        (
+            "bounding_boxes",
+            "1 1 1 9 9\n2 1 1 inf 9\n3 1 1 9 9\n",
+            r"numbers below 2,147,483,648 in .*boxes.txt, found inf",
+        ),
+        ("image_class_labels", f"1 1\n2 1\n3 {20 * '9'}\n", r"numbers below .* in .*class_labels.txt, found 1e\+20"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*input contained no data")
@@ -126,10 +132,14 @@ def test_a_damaged_file_is_named(tmp_path, file, rows, message):
         load(official(tmp_path, **{file: rows}))
 
 
+@pytest.mark.parametrize("instead", [None, os.mkdir, os.mkfifo])
 @pytest.mark.parametrize("file", ["image_class_labels", "train_test_split", "bounding_boxes"])
-def test_a_missing_file_is_named(tmp_path, file):
+def test_a_missing_file_is_named(tmp_path, file, instead):
+    root = official(tmp_path, **{file: None})
+    if instead:
+        instead(tmp_path / "CUB_200_2011" / f"{file}.txt")
     with pytest.raises(FileNotFoundError, match=rf"expected the list .*{file}.txt, found no such file: unpack CUB"):
-        load(official(tmp_path, **{file: None}))
+        load(root)
 
 
 def test_parts_that_are_missing_or_cut_short_are_named(tmp_path):

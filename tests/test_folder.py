@@ -1,6 +1,7 @@
 """A reader's own folder: layouts, formats, boxes from COCO JSON, and what is said when they do not fit."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -149,7 +150,20 @@ def test_transforms_take_the_whole_sample(root):
 
 
 @pytest.mark.parametrize(
-    "box", [[5, 5, 0, 4], [5, 5, 4, -1], [40, 0, 5, 5], [1, 2, 3], [1, 2, 3, "x"], [1, 2, float("nan"), 4]]
+    "box",
+    [
+        *([5, 5, 0, 4], [5, 5, 4, -1], [40, 0, 5, 5], [1, 2, 3], [1, 2, 3, "x"], [1, 2, float("nan"), 4]),
+        *(
+            "1234",
+            [True] * 4,
+            [1, 2, float("inf"), 4],
+            [1, 2, 3, 10**400],
+            ["1", "2", "3", "4"],
+            {"1": 2, "3": 4},
+            None,
+        ),
+    ],
+    ids=lambda box: str(box)[:20],
 )
 def test_a_box_without_area_in_its_image_is_named(root, box):
     annotate(root, [("cat/b.png", box)])
@@ -157,7 +171,10 @@ def test_a_box_without_area_in_its_image_is_named(root, box):
         load(root)
 
 
-@pytest.mark.parametrize("name", ["b.png", "cat/none.png", "../{root}/cat/b.png", "{absolute}/cat/b.png"])
+@pytest.mark.parametrize(
+    "name",
+    ["b.png", "cat/none.png", "../{root}/cat/b.png", "{absolute}/cat/b.png", "cat", "cat/" + 300 * "x", "cat/\0"],
+)
 def test_a_file_name_that_is_not_below_the_root_is_named(root, name):
     annotate(root, [(name.format(root=root.name, absolute=root), [0, 0, 4, 4])])
     with pytest.raises(ValueError, match=r"expected each file_name of .*annotations.json below .*, found no file"):
@@ -174,7 +191,10 @@ def test_a_file_name_that_is_not_below_the_root_is_named(root, name):
         '{"images": [], "annotations": [{"image_id": 7, "bbox": [0, 0, 1, 1]}]}',
         '{"images": [{"id": 1, "file_name": "cat/a.jpg"}], "annotations": [{"image_id": 1}]}',
         "\0\1",
+        "[" * 100_000,
+        '{"images": ' + '[{"id": ' * 100_000,
     ],
+    ids=lambda content: content[:20],
 )
 def test_broken_json_is_named(root, content):
     (root / "annotations.json").write_text(content)
@@ -206,6 +226,28 @@ def test_a_file_that_is_no_image_is_named(root):
     (root / "dog" / "c.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"expected an image in .*dog/c.png"):
         load(root)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_named_like_an_image_is_named(root, make):
+    make(root / "cat" / "p.jpg")
+    with pytest.raises(ValueError, match=r"expected an image in .*cat/p.jpg, found .*no file, but a folder, a pipe"):
+        load(root)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("named", [True, False])
+def test_boxes_that_are_no_file_are_named(root, make, named):
+    make(root / "annotations.json")
+    with pytest.raises(FileNotFoundError, match=r"expected boxes in .*annotations.json, found no such file"):
+        load(root, **({"boxes": root / "annotations.json"} if named else {}))
+
+
+def test_an_image_that_is_gone_is_named_when_it_is_decoded(root):
+    data = load(root)
+    (root / "cat" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=r"expected an image in .*cat/a.jpg, found .*nothing at all"):
+        data[0]
 
 
 def test_an_image_cut_short_is_named_when_it_is_decoded(root):

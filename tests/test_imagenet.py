@@ -1,5 +1,7 @@
 """ImageNet from its official files, XML and class folders, as the test writes them."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -91,6 +93,8 @@ def test_a_box_without_area_is_named(tmp_path, box):
         "<annotation><size><width>9</width><height>9</height></size>"
         f"{OBJECT.format(1, 1, 3, 3, name=TENCH)}{OBJECT.format(1, 1, 3, 3, name=SEA_SNAKE)}</annotation>",
         f"<annotation><size><width>9</width><height>9</height></size>{OBJECT.format('', 1, 3, 3, name=TENCH)}</annotation>",
+        f"<annotation><size><width>{20 * '9'}</width><height>9</height></size>{OBJECT.format(1, 1, 3, 3, name=TENCH)}"
+        "</annotation>",
     ],
 )
 def test_a_damaged_xml_is_named(tmp_path, text):
@@ -98,6 +102,16 @@ def test_a_damaged_xml_is_named(tmp_path, text):
         ValueError, match=r"expected size, and objects of one class .* in .*00000001.xml, found it damaged"
     ):
         load(xml(tmp_path, 1, text=text))
+
+
+@pytest.mark.parametrize("instead", [os.mkdir, os.mkfifo])
+def test_an_xml_that_is_no_file_is_named(tmp_path, instead):
+    root = xml(tmp_path, 1, (1, 1, 9, 9))
+    (path,) = root.rglob("*.xml")
+    path.unlink()
+    instead(path)
+    with pytest.raises(ValueError, match=r"in .*00000001.xml, found it damaged \(no file\)"):
+        load(root)
 
 
 def test_an_unknown_class_is_named(tmp_path):

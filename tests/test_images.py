@@ -1,15 +1,18 @@
 """Image files as ImageNet and others really have them: every kind comes out as RGB, or is named."""
 
 import io
+import os
+import random
+import struct
 
 import numpy as np
 import pytest
 import standins
 import torch
-from PIL import Image
+from PIL import Image, features
 from skimage import data as photographs
 
-from wsol_lib.data.images import decode_mask, decode_rgb, image_size, read_square
+from wsol_lib.data.images import decode_mask, decode_rgb, image_bytes, image_size, read_square
 from wsol_lib.data.transforms import resize_images
 
 
@@ -123,3 +126,54 @@ def test_a_square_of_no_image_is_named(tmp_path):
     for name in ("cut.jpg", "none.jpg"):
         with pytest.raises(ValueError, match=rf"expected an image in .*{name}"):
             read_square(tmp_path / name, 32)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, TypeError, IndexError, ZeroDivisionError, struct.error])
+def test_whatever_pillow_trips_over_is_said_in_one_sentence(tmp_path, monkeypatch, error):
+    """Its formats have errors of their own: AVIF's is a RuntimeError, TIFF's are of many kinds."""
+
+    def trip(_):
+        raise error("over this")
+
+    path = tmp_path / "b.avif"
+    path.write_bytes(b"avif")
+    monkeypatch.setattr(Image, "open", trip)
+    for read in (decode_rgb, decode_mask):
+        with pytest.raises(ValueError, match=r"expected an image in b\.avif, found 4 bytes .*over this"):
+            read(b"avif", "b.avif")
+    with pytest.raises(ValueError, match=r"expected an image in .*b\.avif, found something .*over this"):
+        image_size(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of TIFF's tags
+@pytest.mark.parametrize("file_format", ["AVIF", "TIFF", "WEBP", "JPEG", "PNG"])
+def test_bytes_changed_anywhere_give_pixels_or_one_sentence(file_format):
+    if file_format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    content, draw = encoded(flat((200, 30, 30), "RGB"), file_format), random.Random(0)
+    for _ in range(100):
+        changed = bytearray(content)
+        for place in draw.sample(range(len(content)), draw.randint(1, 4)):
+            changed[place] = draw.randrange(256)
+        try:
+            assert decode_rgb(bytes(changed), "x").dtype == np.uint8
+        except ValueError as error:
+            assert str(error).startswith("expected an image in x, found")
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0])
+def test_floating_point_pixels_are_refused(most):
+    """Of [0, 1] all would become black."""
+    content = encoded(Image.fromarray(np.linspace(0, most, 96, dtype=np.float32).reshape(8, 12)), "TIFF")
+    for read in (decode_rgb, decode_mask):
+        with pytest.raises(ValueError, match=r"expected an image in x.tif, .*floating-point numbers, save them with 8"):
+            read(content, "x.tif")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: None])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, make):
+    path = tmp_path / "p.jpg"
+    make(path)
+    for read in (image_size, image_bytes, lambda path: read_square(path, 8)):
+        with pytest.raises(ValueError, match=r"expected an image in .*p\.jpg, found .*no file, but a folder, a pipe"):
+            read(path)

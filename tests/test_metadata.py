@@ -1,5 +1,8 @@
 """The public evaluation lists: every row of the real ones, and small lists for what may be wrong with them."""
 
+import os
+from pathlib import Path
+
 import pytest
 import standins
 import torch
@@ -107,7 +110,12 @@ def test_a_box_that_is_empty_turned_or_outside_is_named(tmp_path, box):
         ("image_sizes", f"{IMAGES[0]},40,30\n", rf"in .*image_sizes.txt for each of 3 .*, found none for {IMAGES[1]}"),
         ("localization", "other.jpg,1,2,3,4\n", r"in .*localization.txt only images .* names, found other.jpg"),
         ("localization", f"{IMAGES[0]},1,2,3,4\n", r"in .*localization.txt for each of 3 images"),
+        ("class_labels", f"{IMAGES[0]},0\n{IMAGES[1]},{20 * '9'}\n", rf"found '{IMAGES[1]},9999"),
+        ("class_labels", f"{IMAGES[0]},0\n{IMAGES[1]},{5000 * '9'}\n", rf"found '{IMAGES[1]},9999"),
+        ("image_sizes", f"{IMAGES[0]},+40,30\n{IMAGES[1]},--5,30\n", rf"found '{IMAGES[1]},--5,30'"),
+        ("localization", f"{IMAGES[0]},0,0,40,{20 * '9'}\n", rf"4 whole numbers in .*, found '{IMAGES[0]},0,0,40,9999"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_damaged_list_is_named(tmp_path, file, rows, message):
     with pytest.raises(ValueError, match=message):
@@ -120,12 +128,36 @@ def test_a_label_outside_the_classes_is_named(tmp_path):
         load(lists(tmp_path, class_labels=labels))
 
 
+@pytest.mark.parametrize("instead", [None, os.mkdir, os.mkfifo])
 @pytest.mark.parametrize("missing", ["class_labels", "image_sizes", "localization"])
-def test_a_missing_list_is_named(tmp_path, missing):
+def test_a_missing_list_is_named(tmp_path, missing, instead):
+    root = lists(tmp_path, **{missing: None})
+    if instead:
+        instead(root / "wsolevaluation" / "metadata" / "CUB" / "test" / f"{missing}.txt")
     with pytest.raises(
         FileNotFoundError, match=rf"expected the list .*{missing}.txt.*, found no such file: put a copy of"
     ):
-        load(lists(tmp_path, **{missing: None}))
+        load(root)
+
+
+def test_a_list_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(
+        ValueError, match=r"expected the list .*labels.txt to be readable, found it is not \(Permission"
+    ):
+        load(lists(tmp_path))
+
+
+@pytest.mark.parametrize("image_id", [300 * "x" + ".jpg", "a.b/\0.jpg"], ids=["long", "zero"])
+def test_an_image_whose_name_no_disk_can_hold_is_missing(tmp_path, image_id):
+    texts = {"class_labels": "0", "image_sizes": "9,9", "localization": "1,1,9,9"}
+    data = load(lists(tmp_path, **{file: f"a.b/{image_id},{row}\n" for file, row in texts.items()}))
+    (tmp_path / "CUBV2" / "a.b").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"expected the image a\.b/"):
+        data[0]
 
 
 # --- every row of the real lists

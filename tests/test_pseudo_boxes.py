@@ -227,7 +227,15 @@ def test_two_boxes_of_one_image(birds, tmp_path):
     assert boxes.tolist() == [[0] * 4, [0] * 4, *BOXES[2:].tolist()]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"images": [], "annotations": [{"image_id": 1, "bbox": [1, 2]}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "[" * 100_000, '{"images": [], "annotations": [], "info": []}'),
+        *(f'{{"images": [], "annotations": [{{"image_id": 1, "bbox": {box}}}]}}' for box in ("[1, 2]", '"1234"')),
+        '{"images": [], "annotations": [{"image_id": 1, "bbox": [true, true, true, true]}]}',
+    ],
+    ids=lambda text: text[-20:],
+)
 def test_a_file_that_is_not_coco(birds, tmp_path, text):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(ValueError, match=r"expected COCO JSON with images and annotations in .*boxes.json"):

@@ -8,7 +8,6 @@ a row is an error, or left out if the caller says ``keep_good``.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -166,12 +165,12 @@ def _read(path: Path) -> tuple[list, Tensor, dict]:
             f"expected pseudo boxes at {path}, found no such file: correct the path, or save them first"
         )
     try:
-        content = json.loads(path.read_text())
+        content = coco.read_json(path)
         ids = {image["id"]: image["file_name"] for image in content["images"]}
         names = [ids.get(row["image_id"], row["image_id"]) for row in content["annotations"]]
-        boxes = torch.tensor([row["bbox"] for row in content["annotations"]], dtype=torch.float64)
+        boxes = torch.tensor([coco.xywh(row["bbox"]) for row in content["annotations"]], dtype=torch.float64)
         return names, boxes.reshape(len(names), 4), content.get("info", {}).get("settings", {})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"expected COCO JSON with images and annotations in {path}, found something else "
             f"({type(error).__name__}: {error}): save the boxes again"

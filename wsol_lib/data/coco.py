@@ -55,6 +55,25 @@ def annotation(number: int, image: int, category: int, box: Iterable[float], sco
     return row | {"area": width * height, "iscrowd": 0} | ({} if score is None else {"score": score})
 
 
+def xywh(printed: Any) -> tuple[float, float, float, float]:
+    """The ``bbox`` of a row: x, y, width, height; ValueError if it is not a list of four numbers that a picture may have."""
+    if not isinstance(printed, list | tuple) or len(printed) != 4 or not all(map(_is_pixels, printed)):
+        raise ValueError(f"{printed!r} where a bbox of four numbers should be")
+    return tuple(map(float, printed))
+
+
+def _is_pixels(number: Any) -> bool:
+    return type(number) in (int, float) and abs(number) < 2**31  # a bool is no number here, nor is NaN
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; ValueError if it has none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, RecursionError) as error:  # of lists that are nested a thousand deep
+        raise ValueError(str(error)) from error
+
+
 class Listed(NamedTuple):
     """What a COCO file says of one image: its size, where it says so, and the best of its boxes, where it has some."""
 
@@ -74,10 +93,10 @@ def read_best(path: Path) -> dict[str, Listed]:
         raise FileNotFoundError(f"expected boxes in {path}, found no such file: correct the path")
     best: dict[Any, tuple[float, tuple, int]] = {}
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         images = {row["id"]: row for row in content["images"]}
         for row in (row for row in content["annotations"] if not row.get("iscrowd")):
-            x, y, width, height = map(float, row["bbox"])
+            x, y, width, height = xywh(row["bbox"])
             key, score = images[row["image_id"]]["id"], float(row.get("score", 1))
             before = best.get(key, (float("-inf"), None, 0))
             now = (score, (x, y, x + width, y + height)) if score > before[0] else before[:2]
@@ -88,7 +107,7 @@ def read_best(path: Path) -> dict[str, Listed]:
             _, box, boxes = best.get(key, (0, None, 0))
             listed[row["file_name"]] = Listed(size, box, boxes)
         return listed
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ValueError(
             f"expected COCO JSON with images and annotations in {path}, found something else "
             f"({type(error).__name__}: {error}): write the boxes again"

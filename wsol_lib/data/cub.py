@@ -134,6 +134,10 @@ class CUB(ListedDataset):
                 f"expected {count:,} rows of {columns} numbers in {path}, in the order of images.txt, found others "
                 f"({rows.shape[0]:,} rows of {rows.shape[1]}): {FETCH} again"
             )
+        if (np.abs(rows) >= 2**31).any():
+            raise ValueError(
+                f"expected numbers below {2**31:,} in {path}, found {rows.flat[int(np.abs(rows).argmax())]:g}: {FETCH} again"
+            )
         return rows[:, 1:]
 
     def _sizes(self, image_ids: list[str]) -> np.ndarray:

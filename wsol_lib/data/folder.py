@@ -22,7 +22,7 @@ at.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wsol_lib.data import SPLITS
-from wsol_lib.data.images import decode_rgb, image_size
+from wsol_lib.data import SPLITS, coco
+from wsol_lib.data.images import decode_rgb, image_bytes, image_size
 from wsol_lib.data.sample import LocalizationDataset
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -70,11 +70,12 @@ class ImageFolder(LocalizationDataset):
         left_out = set(leave_out)
         files = [(image_id, label) for image_id, label in files if image_id not in left_out]
         annotations = root / "annotations.json" if boxes is None else Path(boxes)
-        if boxes is not None and not annotations.is_file():
+        boxed = boxes is not None or annotations.exists()
+        if boxed and not annotations.is_file():
             raise FileNotFoundError(
                 f"expected boxes in {annotations}, found no such file: correct boxes= or leave it out"
             )
-        boxes_of = _read_coco(annotations, root, flat) if annotations.is_file() else {}
+        boxes_of = _read_coco(annotations, root, flat) if boxed else {}
         if split == "train-fullsup":
             files = [(image_id, label) for image_id, label in files if image_id in boxes_of]
             if not files:
@@ -99,7 +100,7 @@ class ImageFolder(LocalizationDataset):
 
     def _image(self, i: int) -> Tensor:
         path = self.root / self.image_ids[i]
-        return torch.from_numpy(decode_rgb(path.read_bytes(), str(path))).permute(2, 0, 1)
+        return torch.from_numpy(decode_rgb(image_bytes(path), str(path))).permute(2, 0, 1)
 
 
 def image_files(folder: Path) -> list[str]:
@@ -147,13 +148,13 @@ def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tupl
 def _read_coco(path: Path, root: Path, flat: bool) -> dict[str, tuple[list, tuple]]:
     """File name -> its boxes as printed (x, y, width, height) and the printed size, for images that have any box."""
     try:
-        coco = json.loads(path.read_bytes())
-        listed = {entry["id"]: entry for entry in coco["images"]}
+        content = coco.read_json(path)
+        listed = {entry["id"]: entry for entry in content["images"]}
         names = {key: Path(entry["file_name"]).as_posix() for key, entry in listed.items()}
-        categories = {entry["id"]: entry["name"] for entry in coco.get("categories", [])}
+        categories = {entry["id"]: entry["name"] for entry in content.get("categories", [])}
         boxes: dict[str, tuple[list, tuple]] = {}
         boxed: list[tuple[str, str | None]] = []
-        for annotation in coco["annotations"]:
+        for annotation in content["annotations"]:
             if not annotation.get("iscrowd"):
                 key = annotation["image_id"]
                 boxed.append((names[key], categories.get(annotation.get("category_id"))))
@@ -166,7 +167,7 @@ def _read_coco(path: Path, root: Path, flat: bool) -> dict[str, tuple[list, tupl
             f"found something else ({type(error).__name__}: {error}): export the annotations again"
         ) from error
     for name in names.values():
-        if Path(name).is_absolute() or ".." in Path(name).parts or not (root / name).is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts or not os.path.isfile(root / name):
             raise ValueError(
                 f"expected each file_name of {path} below {root}, found no file {name} there: write names relative to "
                 "that "
@@ -194,11 +195,11 @@ def _fitted(entry: tuple[list, tuple] | None, name: str, size: tuple[int, int], 
     boxes = []
     for box in printed:
         try:
-            x, y, width, height = map(float, box)
+            x, y, width, height = coco.xywh(box)
             x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + width, size[0]), min(y + height, size[1])
             if not (x1 < x2 and y1 < y2):  # nor for nan
                 raise ValueError
-        except (TypeError, ValueError):
+        except ValueError:
             raise ValueError(
                 f"expected boxes x, y, width, height of some area inside {name} of {size[0]} x {size[1]} pixels in "
                 f"{path}, "

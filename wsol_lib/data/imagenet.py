@@ -99,6 +99,8 @@ def _of_xml(root: Path, number: dict[str, int]) -> Annotations:
 def _read_xml(path: Path, number: dict[str, int]) -> tuple[int, list[list[int]], tuple[int, int]]:
     """Label, boxes and size (width, height) of one image."""
     try:
+        if not path.is_file():  # a pipe would never end
+            raise ValueError("no file")
         image = ElementTree.fromstring(path.read_bytes())
         width, height = (int(image.findtext(f"size/{side}", "")) for side in ("width", "height"))
         names = [entry.findtext("name", "") for entry in image.iter("object")]
@@ -108,7 +110,9 @@ def _read_xml(path: Path, number: dict[str, int]) -> tuple[int, list[list[int]],
         ]
         if len(set(names)) != 1:
             raise ValueError(f"objects of {len(set(names))} classes")
-    except (ElementTree.ParseError, ValueError) as error:
+        if not 0 < min(width, height) <= max(width, height) < 2**31:
+            raise ValueError(f"an image of {width} x {height} pixels")
+    except (ElementTree.ParseError, ValueError, OSError) as error:
         raise ValueError(
             f"expected size, and objects of one class with name and bndbox, in {path}, found it damaged ({error}): fetch "
             "the annotations again"

@@ -21,6 +21,7 @@ Conventions, each found out from the files:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsol_lib.data.images import decode_rgb
+from wsol_lib.data.images import decode_rgb, image_bytes
 from wsol_lib.data.sample import LocalizationDataset
 
 _FOLDERS = {"train-weaksup": "train", "train-fullsup": "val", "test": "test"}
@@ -92,7 +93,7 @@ class ListedDataset(LocalizationDataset):
     def _find(self, name: str) -> Path | None:
         """The file of this name in the first of the image folders that has it."""
         paths = (self.root / folder / name for folder in self.image_folders)
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if os.path.isfile(path)), None)  # a name may be too long for Path.is_file
 
     def _missing(self, what: str) -> FileNotFoundError:
         return FileNotFoundError(
@@ -105,7 +106,7 @@ class ListedDataset(LocalizationDataset):
         path = self._find(image_id)
         if path is None:
             raise self._missing(f"the image {image_id}")
-        pixels = decode_rgb(path.read_bytes(), str(path), turn=False)
+        pixels = decode_rgb(image_bytes(path), str(path), turn=False)
         if any(listed) and listed != pixels.shape[1::-1]:
             raise ValueError(
                 f"expected {listed[0]} x {listed[1]} pixels in {path}, as the list of sizes says, found "
@@ -135,11 +136,15 @@ def read_lists(lists: Path, boxed: bool) -> Annotations:
 
 
 def read_lines(path: Path, fetch: str = FETCH) -> list[str]:
-    """Lines of a list; FileNotFoundError with ``fetch`` if it is not there."""
+    """Lines of a list; FileNotFoundError with ``fetch`` if it is not there or no file, ValueError if it cannot be read."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"expected the list {path}, found no such file: {fetch}")
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"expected the list {path}, found no such file: {fetch}") from None
+    except OSError as error:
+        raise ValueError(
+            f"expected the list {path} to be readable, found it is not ({error.strerror}): {fetch}"
+        ) from error
 
 
 def _read_list(path: Path, columns: int) -> tuple[list[str], np.ndarray]:
@@ -152,7 +157,7 @@ def _read_list(path: Path, columns: int) -> tuple[list[str], np.ndarray]:
             ids.append(image_id)
             fields.extend(map(int, row))
         numbers = np.array(fields, dtype=np.int64).reshape(len(lines), columns)
-    except ValueError:
+    except (ValueError, OverflowError):
         bad = next(line for line in lines if not _is_row(line.rsplit(",", columns), columns))
         raise ValueError(
             f"expected rows of an image id and {columns} whole numbers in {path}, found {bad!r}: {FETCH}"
@@ -163,7 +168,11 @@ def _read_list(path: Path, columns: int) -> tuple[list[str], np.ndarray]:
 
 
 def _is_row(row: list[str], columns: int) -> bool:
-    return len(row) == columns + 1 and all(field.lstrip("-").isdecimal() for field in row[1:])
+    try:
+        numbers = [int(field) for field in row[1:]]
+    except ValueError:
+        return False
+    return len(row) == columns + 1 and all(-(2**63) <= number < 2**63 for number in numbers)
 
 
 def _read_numbers(path: Path, columns: int, index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

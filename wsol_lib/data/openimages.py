@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wsol_lib.data.images import decode_mask
+from wsol_lib.data.images import decode_mask, image_bytes
 from wsol_lib.data.metadata import FETCH, ListedDataset, places_of, read_lines
 from wsol_lib.data.sample import resized_mask
 
@@ -63,7 +63,7 @@ class OpenImages(ListedDataset):
         path = self._find(name)
         if path is None:
             raise self._missing(f"the mask {name}")
-        return resized_mask(torch.from_numpy(decode_mask(path.read_bytes(), str(path))), size)
+        return resized_mask(torch.from_numpy(decode_mask(image_bytes(path), str(path))), size)
 
     @staticmethod
     def _name(folder: str) -> str:
