@@ -356,7 +356,7 @@ def test_an_interrupted_training_keeps_the_teachers_boxes(birds, tmp_path):
     images = birds.images(range(8))
     assert torch.equal(first.boxes(images)[0], second.boxes(images)[0])
     assert torch.equal(first.boxes(images)[0], fitted(birds, teacher=TEACHER).boxes(images)[0])
-    with pytest.raises(ValueError, match="name another checkpoint"):
+    with pytest.raises(ValueError, match="teacher_settings"):
         fitted(birds, **options, teacher_settings={"box": [0.0, 0, 8, 8]})
 
 
@@ -404,6 +404,20 @@ def test_a_head_that_does_not_pool_fits_its_input(birds):
     assert own.boxes(birds.images(range(8)))[0].shape == (8, 4)
     with pytest.raises(ValueError, match="expected flat_head=False for a joint classifier"):
         fitted(birds, teacher=TEACHER, flat_head=True, classifier="joint")
+
+
+@pytest.mark.parametrize("classifier", ["none", "joint"])
+def test_over_a_frozen_trunk_students_learn_from_features_what_they_learn_from_images(birds, classifier, monkeypatch):
+    options = {"freeze": "all", "augment": "none", "epochs": 2, "classifier": classifier, "teacher": TEACHER}
+    short = fitted(birds, **options)
+    assert localizer.can_stand_for_images(short.network.student)
+    seen = []
+    monkeypatch.setattr(localizer, "can_stand_for_images", lambda network: seen.append(network))
+    long = fitted(birds, **options)
+    assert seen == [long.network.student]
+    images = birds.images(range(8))
+    torch.testing.assert_close(short.boxes(images)[0], long.boxes(images)[0], atol=0.1, rtol=0)
+    assert short.history[1]["loss"] == pytest.approx(long.history[1]["loss"], rel=1e-2)
 
 
 def test_a_classifier_that_is_not_known(birds):

@@ -277,7 +277,7 @@ def momentum_update(slow: nn.Module, fast: nn.Module, beta: float) -> None:
             value.copy_(theirs[name])
 
 
-class LCHPInit(nn.Module):
+class LCHPInit(Network):
     """LCHP-I: classifier, its slow copy that draws the boxes, and the regressor that learns them, trained in the same steps.
 
     No gradient flows through the boxes, so classifier and regressor learn apart. The generator also masks the images of
@@ -314,16 +314,14 @@ class LCHPInit(nn.Module):
         maps: str = "features",
         **options: Any,
     ):
-        super().__init__()
+        super().__init__(classifier=classifier, regressor=regressor)
         check_hyperparameters(self.search_space, delta=delta, alpha=alpha, beta=beta)
         _check_generator(delta, options.get("normalization", "max"))
         _check_maps(maps)
         require_two_networks(classifier, regressor.backbone)
-        self.classifier, self.regressor = classifier, regressor
         self.generator = copy.deepcopy(classifier).requires_grad_(False)
         self.delta, self.alpha, self.beta, self.options = delta, alpha, beta, {"maps": maps, **options}
         self.register_buffer("rate", torch.ones(()))  # of the classifier; a checkpoint keeps it
-        self.training = classifier.training
 
     @property
     def backbone(self) -> Backbone:
@@ -462,7 +460,7 @@ def augment_together(augmentation: v2.Transform, inputs: Tensor, boxes: Tensor) 
     return images, torch.cat([box.as_subclass(Tensor) for _, box in pairs])
 
 
-class LCHPRefine(nn.Module):
+class LCHPRefine(Network):
     """LCHP-R: the regressor's box on an augmented image has to be its box on the image itself, augmented (LCHP Eq. 6).
 
     Labels are not looked at, and the classifier does not learn. Boxes count where the classifier is sure of their content,
@@ -493,13 +491,12 @@ class LCHPRefine(nn.Module):
         kinds: tuple[str, ...] = AUGMENTATIONS,
         frozen: bool = False,
     ):
-        super().__init__()
+        super().__init__(regressor=regressor, classifier=classifier.requires_grad_(False))
         check_hyperparameters(self.search_space, tau=tau)
         require_two_networks(classifier, regressor.backbone)
-        self.classifier, self.regressor, self.tau = classifier.requires_grad_(False), regressor, tau
+        self.tau = tau
         self.teacher = copy.deepcopy(regressor).requires_grad_(False) if frozen else None
         self.augmentation = strong_augmentation(kinds)
-        self.training = regressor.training
 
     @property
     def backbone(self) -> Backbone:

@@ -12,8 +12,6 @@ pseudo boxes come from :mod:`wsol_lib.pseudo_boxes`, and both are trained by :fu
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -139,7 +137,7 @@ class RandomResizedCrop(v2.RandomResizedCrop):
 # -- one network or two (section 4.1) ------------------------------------------------------------------------------------
 
 
-class JointModel(nn.Module):
+class JointModel(Network):
     """PSOL-Joint: classifier and regressor over one trunk, trained by the sum of their losses.
 
     PSOL-Sep is no class of its own: a ``CAM`` or ``Backbone`` and a ``BoxRegressor`` with a trunk each, trained apart.
@@ -151,11 +149,10 @@ class JointModel(nn.Module):
     ``backbone`` and ``regressor`` are what :func:`classify` and :func:`predict_boxes` take.
     """
 
+    on_features = True
+
     def __init__(self, backbone: Backbone, hidden: int = 512, *, loss_weight: float = 50.0):
-        super().__init__()
-        self.backbone = backbone
-        self.regressor = BoxRegressor(backbone, hidden, loss_weight=loss_weight)
-        self.training = backbone.training
+        super().__init__(backbone=backbone, regressor=BoxRegressor(backbone, hidden, loss_weight=loss_weight))
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) -> logits (N, K) and relative boxes (N, 4), the trunk computed once."""
@@ -369,25 +366,17 @@ class PSOL(Localizer):
 
     def teach(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> Tensor:
         """The teacher's boxes (N, 4) for the labels of the training images, in pixels of each; kept beside checkpoints."""
+        kept = None if stage.folder is None else stage.folder / "boxes.json"
+        if kept is not None and kept.exists():  # drawn before this training was interrupted
+            return pseudo_boxes.load(kept, dataset, keep_good=True)[0]
         teacher = self.settings["teacher"]
         own = {name: self.settings[name] for name in ("backbone", "pretrained", "num_workers", "seed")}
         own["input_size"] = self.input_size * (2 if teacher == "ddt" else 1)
         own |= self.settings["teacher_settings"]
-        about = json.loads(json.dumps({"teacher": teacher, "boxed": boxed is not None, **own}))
-        kept = None if stage.folder is None else stage.folder / "boxes.json"
-        if kept is not None and kept.exists():
-            return self.kept_boxes(kept, dataset, about)
         folder = None if stage.folder is None else stage.folder / "teacher"
         boxes, _ = localizers.fit(teacher, dataset, boxed, checkpoint=folder, **own).predict_dataset(dataset)
         if kept is not None:
-            pseudo_boxes.save(kept, boxes, dataset, about, keep_good=True)
-        return boxes
-
-    def kept_boxes(self, path: Path, dataset: LocalizationDataset, about: dict[str, Any]) -> Tensor:
-        """Boxes that the same teacher drew before this training was interrupted."""
-        boxes, found = pseudo_boxes.load(path, dataset, keep_good=True)
-        if found != about:
-            raise ValueError(f"expected boxes of {about} in {path}, found those of {found}: name another checkpoint")
+            pseudo_boxes.save(kept, boxes, dataset, {"teacher": teacher, **own}, keep_good=True)
         return boxes
 
     def augmented(self, dataset: LocalizationDataset) -> LocalizationDataset:

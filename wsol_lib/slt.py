@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert
 
@@ -320,7 +320,7 @@ class SLTLocalizer(CAM):
 # -- localizer and regressor in step (section 3.1) -----------------------------------------------------------------------
 
 
-class SLTNet(nn.Module):
+class SLTNet(Network):
     """Localizer and regressor, each with a network of its own, trained in the same steps (SLT section 3.1, Figure 2a).
 
     In every step the regressor learns the boxes that the localizer draws for the same images. No gradient flows back
@@ -339,10 +339,9 @@ class SLTNet(nn.Module):
     """
 
     def __init__(self, localizer: SLTLocalizer, regressor: BoxRegressor, *, tau: float = 0.2, m: float | None = None):
-        super().__init__()
+        super().__init__(localizer=localizer, regressor=regressor)
         require_two_networks(localizer.backbone, regressor.backbone)
-        self.localizer, self.regressor, self.tau, self.m = localizer, regressor, tau, m
-        self.training = localizer.training
+        self.tau, self.m = tau, m
 
     @property
     def backbone(self) -> Backbone:
