@@ -365,6 +365,12 @@ def test_a_model_folder_that_is_no_good(by_class, tmp_path, capsys, change, rule
     assert not (tmp_path / "boxes.json").exists()
 
 
+@pytest.mark.parametrize("name", [name for name in localizers.NAMES if name != "cam"])
+def test_what_has_to_learn_is_not_taken_untrained(name):
+    with pytest.raises(ValueError, match=f"expected a method that needs no training, as cam, found {name}: fit it"):
+        localizers.pretrained(name)
+
+
 def test_photographs_of_other_classes_than_the_model_s(by_class, tmp_path, capsys):
     localizers.pretrained("cam").save(tmp_path / "model")
     assert call(by_class, "--model", str(tmp_path / "model"), "--classes", "folder")[0] == 2
