@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from wsol_lib import __main__
 from wsol_lib.__main__ import COMMANDS, main
 
 
@@ -29,3 +31,18 @@ def test_an_unknown_command_is_refused(capsys):
         main(["localise"])
     assert stopped.value.code == 2
     assert "invalid choice: 'localise'" in capsys.readouterr().err
+
+
+def test_the_memory_settings_of_the_user_are_left_alone(monkeypatch):
+    opened = []
+    monkeypatch.setattr(__main__.ctypes, "CDLL", lambda name: opened.append(name) or SimpleNamespace())
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "0")
+    __main__._keep_freed_memory()
+    assert not opened and __main__.os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("MALLOC_TOP_PAD_")
+    monkeypatch.setattr(__main__.sys, "platform", "linux")
+    for name in [name for name in __main__.os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    __main__._keep_freed_memory()  # a C library without mallopt
+    assert opened == ["libc.so.6"]

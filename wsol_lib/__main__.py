@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import os
 import sys
 from importlib import import_module
 
@@ -18,12 +20,25 @@ COMMANDS = {
 }
 
 
+def _keep_freed_memory() -> None:
+    """What ``CPU_SETTINGS`` of wsol_lib.book.runner do for a new process, for this one: see there why. Before torch starts."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except (OSError, AttributeError):  # another C library
+            return
+        for name, value in ((-3, 2**31 - 1), (-1, 2**31 - 1), (-2, 2**28)):  # mmap threshold, trim threshold, top pad
+            mallopt(name, value)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m wsol_lib", description="Weakly supervised object localization.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, summary) in COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     command = parser.parse_known_args(argv)[0].command
+    _keep_freed_memory()
     # only the module of the chosen command is imported: --help answers at once
     module = import_module(COMMANDS[command][0])
     subparser = argparse.ArgumentParser(
