@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from wsol_lib import localizers, slt
+from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
 from wsol_lib.cam import CAM, localize
 from wsol_lib.data import load_dataset
 from wsol_lib.losses import semantic_tolerance_loss
@@ -498,7 +499,35 @@ def test_its_box_is_the_regressors_and_its_class_that_of_a_classifier_apart(bird
         fitted(birds, classifier="joint")
 
 
-def test_a_search_draws_beta_between_two_ends(birds):
-    drawn = slt.SLT.drawn(slt.SLT.defaults())
+@pytest.mark.parametrize("row", ABLATION)
+def test_the_maps_alone_are_a_localizer_for_every_row_of_table_5(birds, tmp_path, row):
+    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False} | ABLATION[row]
+    own = localizers.fit("wsol_lib.slt:SLTMaps", birds, birds, k=2, **options)
+    expected = {"alpha": 0.4, "beta": 10.0, "average": True} | ABLATION[row]
+    assert {name: getattr(own.network, name) for name in expected} == expected and own.network.sum_over_maps
+    images, labels = birds.images(range(4)), birds.labels[:4]
+    found, (maps, logits) = own.predict(images, labels), localize(own.network, images, labels, input_size=32)
+    torch.testing.assert_close(found.score_maps, normalize_score_maps(maps))
+    assert torch.equal(found.boxes, boxes_from_score_maps(found.score_maps, own.tau)) and torch.equal(
+        found.logits, logits
+    )
+    own.save(tmp_path)
+    assert torch.equal(localizers.load(tmp_path).boxes(images, labels)[0], found.boxes)
+
+
+def test_the_maps_alone_have_the_papers_surgery_and_settings(monkeypatch):
+    settings = slt.SLTMaps.defaults("cub")
+    published = slt.SLT.defaults("cub")
+    assert all(settings[name] == published[name] for name in ("alpha", "k", "beta", "epochs", "learning_rate"))
+    assert settings["tau"] is None and published["tau"] == 0.2
+    cut = small_backbone()
+    monkeypatch.setattr(slt, "create_localizer_backbone", lambda name, *_, **__: cut)
+    own = slt.SLTMaps("maps", list("abcdef"), settings | {"backbone": "vgg16", "k": 2})
+    assert own.network.backbone is cut
+
+
+@pytest.mark.parametrize("method", [slt.SLT, slt.SLTMaps])
+def test_a_search_draws_beta_between_two_ends(birds, method):
+    drawn = method.drawn(method.defaults())
     assert all(math.isfinite(end) for space in drawn.values() for end in space[:2])
     assert {"alpha", "beta", "learning_rate"} <= set(drawn)

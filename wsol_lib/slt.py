@@ -24,7 +24,7 @@ from wsol_lib.cam import CAM, class_activation_map, resize_maps
 from wsol_lib.data import LocalizationDataset
 from wsol_lib.data.transforms import resize_images
 from wsol_lib.hyperparameters import check_hyperparameters
-from wsol_lib.localizer import Stage
+from wsol_lib.localizer import Localizer, Stage
 from wsol_lib.losses import accuracy, box_regression_loss, require_k, semantic_tolerance_loss, visual_tolerance_loss
 from wsol_lib.models import Backbone, BoxRegressor, GapLinear, Network, create_backbone
 from wsol_lib.psol import PSOL, classify, predict_boxes, renormalize, require_two_networks
@@ -48,6 +48,8 @@ NEW_OPTIMIZATION: dict[str, Any] = {
     "nesterov": False,
     "schedule": "constant",
 }
+#: What a search draws for beta, which has no end: two decades to either side of the paper's 10.
+DRAWN_BETA = {"beta": (0.1, 1000.0, "log")}
 #: Table 5, its parts on and off: what :class:`SLTLocalizer` is given to leave the others out
 ABLATION: dict[str, dict[str, Any]] = {
     "CAM": {"alpha": 1.0, "average": False, "beta": 0.0},
@@ -411,6 +413,36 @@ def _pixels_per_cell(inputs: Tensor, maps: Tensor) -> Tensor:
     return inputs.new_tensor([width, height, width, height])
 
 
+class SLTMaps(Localizer):
+    """SLT-Net's localizer alone, boxes drawn from its maps: the rows of Tables 5 and 6, "wsol_lib.slt:SLTMaps".
+
+    ``ABLATION`` names the settings of Table 5's rows. Here tau is chosen from boxed images, as everybody's.
+    """
+
+    network_class = SLTLocalizer
+    recipe: ClassVar[dict[str, Any]] = NEW_OPTIMIZATION | {"sum_over_maps": True}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = {name: {"epochs": EPOCHS[name], **SETTINGS[name]} for name in EPOCHS}
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, Any]:
+        return super().hyperparameters() | {"stimuli": list(STIMULI)}
+
+    @classmethod
+    def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
+        """Also ``DRAWN_BETA``."""
+        return super().drawn(settings) | DRAWN_BETA
+
+    def build(self) -> SLTLocalizer:
+        return _build_localizer(self)
+
+
+def _build_localizer(method: Localizer) -> SLTLocalizer:
+    """As the settings say, over the paper's surgery where there is one."""
+    cut = method.settings["backbone"] in SURGERY
+    backbone = method.create_backbone(create_localizer_backbone) if cut else method.create_backbone()
+    return SLTLocalizer(backbone, **{name: method.settings[name] for name in SLTMaps.hyperparameters()})
+
+
 class SLT(PSOL):
     """SLT-Net by its name, "slt": its box is the regressor's, which its localizer teaches in the same steps.
 
@@ -420,15 +452,14 @@ class SLT(PSOL):
     """
 
     network_class = SLTLocalizer
-    recipe: ClassVar[dict[str, Any]] = NEW_OPTIMIZATION | {"sum_over_maps": True, "tau": 0.2}
-    recipes: ClassVar[dict[str, dict[str, Any]]] = {name: {"epochs": EPOCHS[name], **SETTINGS[name]} for name in EPOCHS}
+    recipe: ClassVar[dict[str, Any]] = SLTMaps.recipe | {"tau": 0.2}
+    recipes: ClassVar[dict[str, dict[str, Any]]] = SLTMaps.recipes
     least_classes = 2
     classifiers = ("none", "separate")
 
     @classmethod
     def hyperparameters(cls) -> dict[str, Any]:
-        of_localizer = super(PSOL, cls).hyperparameters() | {"stimuli": list(STIMULI)}
-        return of_localizer | {"m": None, "classifier": "none", "hidden": 512, "flat_head": False}
+        return SLTMaps.hyperparameters() | {"m": None, "classifier": "none", "hidden": 512, "flat_head": False}
 
     @classmethod
     def search_space(cls) -> dict[str, tuple[float, float]]:
@@ -436,14 +467,11 @@ class SLT(PSOL):
 
     @classmethod
     def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
-        """beta, which has no end, from two decades to either side of the paper's 10."""
-        return super().drawn(settings) | {"beta": (0.1, 1000.0, "log")}
+        """Also ``DRAWN_BETA``."""
+        return super().drawn(settings) | DRAWN_BETA
 
     def build(self) -> Network:
-        cut = self.settings["backbone"] in SURGERY
-        backbone = self.create_backbone(create_localizer_backbone) if cut else self.create_backbone()
-        own = {name: self.settings[name] for name in super(PSOL, self).hyperparameters()}
-        net = SLTNet(SLTLocalizer(backbone, **own), self.regressor(), tau=self.settings["tau"], m=self.settings["m"])
+        net = SLTNet(_build_localizer(self), self.regressor(), tau=self.settings["tau"], m=self.settings["m"])
         return self.with_classifier(net)
 
     def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
