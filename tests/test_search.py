@@ -532,7 +532,7 @@ def test_the_winner_is_trained_once_more_its_threshold_chosen_and_can_be_saved(s
     assert kept.tau == best.tau and kept.settings == best.settings
     assert torch.equal(kept.network.backbone.trunk.weight, best.network.backbone.trunk.weight)
 
-    (tmp_path / "best" / "localizer.json").unlink()
+    (tmp_path / "best" / "localizer.json").rename(tmp_path / "best" / "notes.txt")
     assert search.look_at_test(settings(), storage) == [look]
     with pytest.raises(ValueError, match="expected a new or empty folder, or one of a localizer"):
         search.look_at_test(settings(), storage, out=tmp_path / "best")
@@ -628,7 +628,7 @@ COMMAND += [
 
 def test_the_command_prints_the_trials_and_the_best(storage, instant, monkeypatch, capsys):
     monkeypatch.setattr(random_search, "score", lambda model, dataset, metric: 0.25)
-    assert main([*COMMAND, "--storage", str(storage)]) == 0
+    assert main([*COMMAND, "--storage", str(storage), "--fix", "learning_rate=0.03"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == [
         "number",
@@ -666,7 +666,7 @@ def test_the_command_says_what_is_wrong(storage, instant, capsys):
 
 
 def test_a_fixed_value_of_the_wrong_kind_leaves_no_study(storage, capsys):
-    assert main([*COMMAND, "--storage", str(storage), "--fix", "learning_rate=abc"]) == 2
+    assert main([*COMMAND, "--storage", str(storage), "--fix", "momentum=0.5", "--fix", "learning_rate=abc"]) == 2
     assert "error: expected learning_rate as a number, found 'abc'" in capsys.readouterr().err
     assert not storage.exists()
 

@@ -6,17 +6,14 @@ Killed and started again, or run by ten machines on one storage, a search tries 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
+from wsol_lib.commands.arguments import METHOD, pairs
 from wsol_lib.evaluate import CURVES, table
 from wsol_lib.localizer import check_folder
-from wsol_lib.localizers import NAMES
 from wsol_lib.search.random_search import LARGEST_LOSS, look_at_test, search, train_best
 from wsol_lib.search.settings import CHECKPOINTS, Settings
 
@@ -26,7 +23,7 @@ EXAMPLES = """examples:
       --option image_size=128 train-weaksup.n_images=160 --input-size 128 --epochs 2 --fix output_stride=32 --test
   accelerate launch --multi_gpu -m wsol_lib search --method has --backbone resnet50 --dataset imagenet --proxy 0.1 \\
       --workers 8 --storage has-imagenet.journal
-  python -m wsol_lib search --method mypackage.mine:MyLocalizer --backbone resnet50 --dataset cub --storage mine.journal \
+  python -m wsol_lib search --method mypackage.mine:MyLocalizer --backbone resnet50 --dataset cub --storage mine.journal \\
       --test --out runs/mine
 A command started again, or on another machine with the same storage, goes on with what is not finished.
 """
@@ -38,16 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         required=True,
         metavar="NAME",
-        help=f"out of {', '.join(NAMES)}, if it has something to search; or your own, package.module:Class",
+        help=f"{METHOD}; one that has something to search",
     )
     parser.add_argument("--backbone", required=True, metavar="NAME", help="resnet50, efficientnet_lite0 ...")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="cub, imagenet, synthbirds ...")
     parser.add_argument("--storage", required=True, metavar="PATH", help="file of the study")
     parser.add_argument("--trials", type=int, default=30, help="in all, whoever runs them (default: 30)")
-    pairs = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
-    parser.add_argument("--option", **pairs, help="of the data set; SPLIT.NAME=VALUE is for this split alone")
+    many = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME=VALUE"}
+    parser.add_argument("--option", **many, help="of the data set; SPLIT.NAME=VALUE is for this split alone")
     parser.add_argument(
-        "--fix", **pairs, help="what is not drawn: learning_rate=0.01 output_stride=16 schedule=constant ..."
+        "--fix", **many, help="what is not drawn: learning_rate=0.01 output_stride=16 schedule=constant ..."
     )
     for name, text in {"epochs": "of each training", "batch_size": "images a step and process"}.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, help=f"{text} (default: as published)")
@@ -72,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_folder(args.out)
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)}
-    settings = Settings(**given, options=_pairs(args.option), fixed=_pairs(args.fix))
+    settings = Settings(**given, options=pairs(args.option), fixed=pairs(args.fix))
     where = {"root": args.data_root, "num_workers": args.workers}
     frame = search(settings, args.storage, args.trials, **where)
     looks = []
@@ -102,17 +99,3 @@ def _schedule(settings: Settings) -> str:
     names = ["epochs", "batch_size", "input_size", "output_stride", "learning_rate", "schedule"]
     names += ["step_epochs", "step_factor"] if known["schedule"] == "step" else []
     return ", ".join(f"{name} {known[name]}" for name in names if known.get(name) is not None)
-
-
-def _pairs(given: Iterable[str]) -> dict[str, Any]:
-    """NAME=VALUE; a value that is JSON, such as a number or a list, is read as that, any other as text."""
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"expected NAME=VALUE, found {text!r}: write an equals sign between the two")
-        try:
-            pairs[name] = json.loads(value)
-        except json.JSONDecodeError:
-            pairs[name] = value
-    return pairs
