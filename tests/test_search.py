@@ -138,6 +138,14 @@ def test_the_resolution_of_maps_is_drawn_from_that_of_the_paper(backbone):
     assert "output_stride" not in search.search_space(settings("psol", backbone=backbone))
 
 
+def test_where_a_surgery_leaves_one_resolution_none_is_drawn():
+    drawn = {
+        name: search.search_space(settings("wsol_lib.slt:SLTMaps", backbone=name))
+        for name in ("inception_v3", "resnet50")
+    }
+    assert "output_stride" not in drawn["inception_v3"] and "output_stride" in drawn["resnet50"]
+
+
 def test_the_resolution_that_is_drawn_is_that_of_the_maps(storage):
     stride = settings("cam", fixed={"output_stride": 8})
     sets = search.load_sets(stride)

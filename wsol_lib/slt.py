@@ -429,8 +429,11 @@ class SLTMaps(Localizer):
 
     @classmethod
     def drawn(cls, settings: dict[str, Any]) -> dict[str, tuple | list]:
-        """Also ``DRAWN_BETA``."""
-        return super().drawn(settings) | DRAWN_BETA
+        """Also ``DRAWN_BETA``; after the paper's surgery there is one resolution."""
+        space = super().drawn(settings) | DRAWN_BETA
+        if settings["backbone"] in SURGERY:
+            space.pop("output_stride", None)
+        return space
 
     def build(self) -> SLTLocalizer:
         return _build_localizer(self)
