@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsol_lib.cam import CAM, resize_maps
-from wsol_lib.data import LocalizationDataset, Sample
-from wsol_lib.localizer import Localizer, Stage
+from wsol_lib.data import LocalizationDataset, Sample, Subset
+from wsol_lib.localizer import Localizer, Stage, has_masks
 from wsol_lib.models import Backbone
 
 
@@ -108,7 +108,7 @@ class FewShotLocalizer(Localizer):
     """The few-shot baseline by its name, "few-shot": it learns from the boxed images and never sees the others.
 
     It passes over them until it has seen as many images as the others see in their epochs. ``masks`` says whether masks are
-    learned from where there are some (OpenImages), or boxes alone.
+    learned from where there are some (OpenImages), or boxes alone; images without either say nothing and are left out.
     """
 
     network_class = FewShot
@@ -123,6 +123,10 @@ class FewShotLocalizer(Localizer):
         return FewShot(self.create_backbone())
 
     def learn(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, stage: Stage) -> None:
-        epochs = round(self.settings["epochs"] * len(dataset) / len(boxed))
-        seen = foreground if self.settings["masks"] else foreground_of_boxes
-        self.train(self.network, boxed, stage("training"), epochs=max(1, epochs), targets=seen)
+        masks = self.settings["masks"] and has_masks(boxed)
+        known = [i for i, own in enumerate(boxed.boxes) if masks or len(own)]
+        if not known:
+            raise ValueError(f"expected boxes in {boxed.name} {boxed.split}, found masks alone: leave out masks=False")
+        epochs = self.settings["epochs"] and max(1, round(self.settings["epochs"] * len(dataset) / len(known)))
+        seen = foreground if masks else foreground_of_boxes
+        self.train(self.network, Subset(boxed, known), stage("training"), epochs=epochs, targets=seen)

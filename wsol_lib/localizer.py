@@ -14,9 +14,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import io
 import json
 import math
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -34,7 +34,7 @@ import wsol_lib
 from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps, scale_boxes
 from wsol_lib.cache import atomic_path
 from wsol_lib.cam import CAM, localize
-from wsol_lib.data import LocalizationDataset, scaled_boxes
+from wsol_lib.data import LabelsOnly, LocalizationDataset, Subset, scaled_boxes
 from wsol_lib.data.transforms import random_crop, resized_side, square, stack_images
 from wsol_lib.features import can_stand_for_images, features_once
 from wsol_lib.hyperparameters import check_hyperparameters
@@ -146,7 +146,8 @@ class Localizer:
     def __init__(
         self, name: str, class_names: Sequence[str], settings: dict[str, Any], wnids: Sequence[str] | None = None
     ):
-        self.name, self.class_names, self.wnids = name, tuple(class_names), wnids
+        self.name, self.class_names = name, tuple(class_names)
+        self.wnids = None if wnids is None else tuple(wnids)
         self.settings = dict(settings)
         if len(self.class_names) < self.least_classes:
             raise ValueError(
@@ -216,11 +217,14 @@ class Localizer:
                 "not in the list"
             )
         settings |= {key: value for key, value in given.items() if value is not None}
+        open_ = [key for key, value in settings.items() if value is inspect.Parameter.empty]
+        if open_:
+            raise ValueError(f"expected a value of {', '.join(open_)}, for which {name} has no default, found none")
         published = given.get("output_stride") is None
         if published and settings["output_stride"] not in OUTPUT_STRIDES.get(settings["backbone"], ()):
             settings["output_stride"] = None
-        _check_settings(settings, cls.search_space())
-        return settings
+        _check_settings(settings, cls.defaults(dataset), cls.search_space())
+        return json.loads(json.dumps(settings))
 
     def build(self) -> nn.Module:
         """The network with new weights, or ImageNet's."""
@@ -238,7 +242,8 @@ class Localizer:
 
     def choose(self, boxed: LocalizationDataset) -> None:
         """Set from the boxed images what the method leaves open: tau, at which most of their boxes are right."""
-        metric = MaxBoxAcc()
+        known = [i for i, own in enumerate(boxed.boxes) if len(own)]
+        boxed, metric = Subset(boxed, known), MaxBoxAcc()
         for indices, predictions in self._over(boxed, with_boxes=False):
             shape = predictions.score_maps.shape[-2:]
             metric.update(predictions.score_maps, [scaled_boxes(boxed, i, shape) for i in indices])
@@ -335,23 +340,34 @@ class Localizer:
         if boxed is None and self.supervision == "boxes":
             raise ValueError(f"expected boxed images for {self.name}, which learns from them, found none: give boxed=")
         has_boxes = boxed is not None and any(len(boxes) for boxes in boxed.boxes)
-        masked = boxed is not None and self.supervision == "boxes" and boxed.masks(0, (1, 1))[0] is not None
+        masked = boxed is not None and self.supervision == "boxes" and has_masks(boxed)
         if boxed is not None and not has_boxes and not masked:
             raise ValueError(
                 f"expected boxes in {boxed.name} {boxed.split}, found none: give a data set with boxes, or no boxed="
             )
-        if boxed is not None and boxed.class_names != self.class_names:
+        if boxed is not None and tuple(boxed.class_names) != self.class_names:
             raise ValueError(
                 f"expected the {len(self.class_names)} classes of the training images in the boxed ones, found "
                 f"{len(boxed.class_names)} others: take both from one data set"
             )
-        self.learn(dataset, boxed, Stage(checkpoint))
+        stage = Stage(checkpoint)
+        if checkpoint is not None:
+            stage.claim(self._facts(dataset, boxed))
+        self.learn(LabelsOnly(dataset), boxed, stage)
         if has_boxes and self.makes_maps and self.settings["tau"] is None:
             self.choose(boxed)
         if self.makes_maps and self.tau is None:
             self.tau = TAU
         self.network.to(PartialState().device).eval()
         return self
+
+    def _facts(self, dataset: LocalizationDataset, boxed: LocalizationDataset | None) -> dict[str, Any]:
+        """What makes this fit: another one must not go on with its checkpoints."""
+        settings = {name: value for name, value in self.settings.items() if name != "num_workers"}
+        train, boxed_facts = _fingerprint(dataset), None
+        if boxed is not None:
+            boxed_facts = [_fingerprint(boxed), _digest(torch.cat([torch.zeros(0, 4), *boxed.boxes]).numpy().tobytes())]
+        return {"method": self.name, "settings": settings, "training images": train, "boxed images": boxed_facts}
 
     def predict(self, images: Tensor, labels: Tensor | None = None) -> Predictions:
         """Everything the localizer says of some images.
@@ -363,6 +379,7 @@ class Localizer:
         Raises:
             ValueError: images of another kind, another number of labels, labels outside the classes
         """
+        labels = None if labels is None else torch.as_tensor(labels)
         _check_images(images, labels, len(self.class_names))
         if not len(images):
             height, width = images.shape[-2:]
@@ -419,13 +436,10 @@ class Localizer:
         """
         folder = Path(folder)
         check_folder(folder)
-        with atomic_path(folder / "weights.pt") as temporary:
-            torch.save(self.network.state_dict(), temporary)
-            digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-            name = f"weights-{digest[:16]}.pt"
-            temporary.rename(folder / name)
-            temporary.touch()
-        (folder / "weights.pt").unlink()
+        weights = io.BytesIO()
+        torch.save(self.network.state_dict(), weights)
+        digest = _digest(weights.getbuffer())
+        name = f"weights-{digest[:16]}.pt"
         facts = {
             "format": FORMAT,
             "name": self.name,
@@ -437,38 +451,51 @@ class Localizer:
             "sha256": digest,
             "wsol_lib": wsol_lib.__version__,
         }
+        text = json.dumps(facts, indent=1) + "\n"
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(weights.getbuffer())
         with atomic_path(folder / FACTS) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n")
-        for other in folder.glob("weights-*.pt"):
-            if other.name != name:
+            temporary.write_text(text)
+        for other in folder.iterdir():
+            if WEIGHTS.fullmatch(other.name) and other.name != name:
                 other.unlink()
 
-    def restore(self, folder: Path, facts: dict[str, Any]) -> Localizer:
+    def restore(self, folder: Path, weights: str, sha256: str, tau: float | None) -> Localizer:
         """Take over the weights and the threshold of a saved one; see :func:`wsol_lib.localizers.load`."""
-        path = folder / facts["weights"]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
+        path = folder / str(weights)
+        if not path.is_file() or _digest(path.read_bytes()) != sha256:
             raise ValueError(
-                f"expected the weights {facts['weights']} as they were saved in {folder}, found them gone or damaged"
+                f"expected the weights {weights} as they were saved in {folder}, found them gone or damaged: save "
+                "the localizer again"
             )
         try:
             self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        except Exception as error:  # a stranger's file can give any
             raise ValueError(
-                f"expected the weights of {self.name} in {path}, found something else ({str(error).splitlines()[0]}): save "
-                "the localizer again"
+                f"expected the weights of {self.name} in {path}, found something else ({type(error).__name__}): save the "
+                "localizer again"
             ) from error
-        self.tau = facts["tau"]
+        self.tau = tau
         return self
 
 
 #: The file that makes a folder a saved localizer, and the folder in it where one that is not finished keeps its trainings.
 FACTS, CHECKPOINT = "localizer.json", "checkpoint"
+WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.pt")
 
 
 def check_folder(folder: Path) -> None:
-    """ValueError if a localizer may not be saved there: the folder holds something else than one, or is no folder."""
-    strangers = not folder.is_dir() or {path.name for path in folder.iterdir()} - {CHECKPOINT}
-    if folder.exists() and strangers and not (folder / FACTS).is_file():
+    """ValueError if a localizer may not be saved there: the folder holds something else than one, or is no folder.
+
+    What a save leaves there that was killed in its midst is nothing else.
+    """
+    if not folder.exists() or (folder / FACTS).is_file():
+        return
+    strangers = [] if folder.is_dir() else [folder]
+    for path in folder.iterdir() if folder.is_dir() else ():
+        own = path.name == CHECKPOINT or WEIGHTS.fullmatch(path.name) or re.fullmatch(r"\..+\.part", path.name)
+        strangers += [] if own else [path]
+    if strangers:
         raise ValueError(
             f"expected a new or empty folder, or one of a localizer, found {folder} with other things in it"
         )
@@ -479,6 +506,34 @@ class Stage:
 
     def __init__(self, folder: str | Path | None):
         self.folder = None if folder is None else Path(folder)
+
+    def claim(self, facts: dict[str, Any]) -> None:
+        """Take the folder for the fit that these facts make, plain values all of them.
+
+        Raises:
+            ValueError: it is that of another one, or what it says of itself is damaged; it is left as it is
+        """
+        path = self.folder / "fit.json"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(facts, indent=1) + "\n")
+            return
+        try:
+            known = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(
+                f"expected the facts of a training in {path}, found them damaged ({type(error).__name__}): delete the "
+                "folder to train from the start"
+            ) from error
+        settings, asked = known.pop("settings", None), facts["settings"]
+        settings = settings if isinstance(settings, dict) else {}
+        other = [name for name in facts if name != "settings" and known.get(name) != facts[name]]
+        other += [name for name in asked if settings.get(name) != asked[name]]
+        if other:
+            raise ValueError(
+                f"expected the checkpoints of this training in {self.folder}, found those of one with other "
+                f"{', '.join(other)}: correct them, or name another folder"
+            )
 
     def __call__(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.pt"
@@ -495,17 +550,55 @@ def wnids_of(dataset: LocalizationDataset) -> tuple[str, ...] | None:
     return tuple(names) if all(re.fullmatch(r"n\d{8}", name) for name in names) else None
 
 
-def _check_settings(settings: dict[str, Any], search_space: dict[str, tuple[float, float]]) -> None:
-    for name in ("batch_size", "input_size"):
+def has_masks(dataset: LocalizationDataset) -> bool:
+    """Whether the images of a data set have masks; it is one for all."""
+    return bool(len(dataset)) and dataset.masks(0, (1, 1))[0] is not None
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _fingerprint(dataset: LocalizationDataset) -> str:
+    """Which images, in which order, of which classes; of the pixels only those of the first."""
+    names = json.dumps([list(dataset.class_names), [str(name) for name in dataset.image_ids]])
+    parts = [dataset.labels, dataset.image_sizes, dataset.images([0])]
+    return _digest(names.encode() + b"".join(part.contiguous().numpy().tobytes() for part in parts))[:16]
+
+
+#: What a value has to be where the default is one of these
+KINDS: dict[type | tuple[type, ...], str] = {
+    bool: "True or False",
+    (int, float): "a number",
+    str: "text",
+    dict: "a dict",
+    (list, tuple): "a list",
+}
+#: Settings that are whole numbers, and the least
+WHOLE = {"epochs": 0, "batch_size": 1, "input_size": 1, "step_epochs": 1, "num_workers": 0, "seed": 0}
+#: Settings that are numbers from 0 up
+RATES = ("learning_rate", "head_factor", "weight_decay", "momentum", "step_factor")
+
+
+def _check_settings(
+    settings: dict[str, Any], defaults: dict[str, Any], search_space: dict[str, tuple[float, float]]
+) -> None:
+    numbers = dict.fromkeys((*search_space, "tau"), 0.0)
+    for name, default in (numbers | {name: defaults[name] for name in defaults if defaults[name] is not None}).items():
+        _check_kind(name, settings.get(name), default)
+    for name, least in WHOLE.items():
         value = settings[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"expected {name} as a whole number from 1 up, found {value!r}: correct it")
-    if isinstance(settings["epochs"], bool) or not isinstance(settings["epochs"], int) or settings["epochs"] < 0:
-        raise ValueError(f"expected epochs as a whole number from 0 up, found {settings['epochs']!r}: correct it")
-    if settings["freeze"] != "all" and (
-        isinstance(settings["freeze"], bool) or not isinstance(settings["freeze"], int)
-    ):
-        raise ValueError(f'expected freeze as a number of stages or "all", found {settings["freeze"]!r}: correct it')
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ValueError(f"expected {name} as a whole number from {least} up, found {value!r}: correct it")
+    for name in RATES:
+        if not 0 <= settings[name] < math.inf:
+            raise ValueError(f"expected {name} from 0 up, found {settings[name]}: correct it")
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected settings of finite numbers, text, lists and dicts, found others ({error}): turn them into these"
+        ) from error
     if settings["augment"] not in AUGMENTATIONS:
         raise ValueError(
             f"expected augment out of {', '.join(AUGMENTATIONS)}, found {settings['augment']!r}: choose one of these"
@@ -514,29 +607,35 @@ def _check_settings(settings: dict[str, Any], search_space: dict[str, tuple[floa
         raise ValueError(
             f"expected a schedule out of {', '.join(SCHEDULES)}, found {settings['schedule']!r}: choose one of these"
         )
-    rates = ("learning_rate", "head_factor", "weight_decay", "momentum", "step_factor")
-    for name in (*rates, *search_space):
-        value = settings.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"expected {name} as a number, found {value!r}: correct it")
-        if name in rates and not 0 <= value < math.inf:
-            raise ValueError(f"expected {name} from 0 up, found {value}: correct it")
     ranges = search_space | {"tau": (0.0, 1.0)}
     given = {name: settings[name] for name in ranges if settings.get(name) is not None}
     check_hyperparameters(ranges, **given)
 
 
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """ValueError unless the value is of the default's kind; None is not looked at."""
+    kind = next((kind for kind in KINDS if isinstance(default, kind)), None)
+    if value is None or kind is None or (name, value) == ("freeze", "all"):
+        return
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        word = 'a number of stages or "all"' if name == "freeze" else KINDS[kind]
+        raise ValueError(f"expected {name} as {word}, found {value!r}: correct it")
+
+
 def _check_images(images: Tensor, labels: Tensor | None, num_classes: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+    tensor = isinstance(images, Tensor)
+    if not tensor or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        found = f"{images.dtype} of shape {tuple(images.shape)}" if tensor else type(images).__name__
         raise ValueError(
-            f"expected uint8 images of shape (N, 3, H, W), found {images.dtype} of shape {tuple(images.shape)}: stack images "
-            "of one size"
+            f"expected uint8 images of shape (N, 3, H, W), a tensor, found {found}: stack images of one size"
         )
     if labels is None:
         return
-    if labels.shape != images.shape[:1]:
+    whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    if labels.shape != images.shape[:1] or (len(labels) and not whole):
         raise ValueError(
-            f"expected a label for each of {len(images)} images, found labels of shape {tuple(labels.shape)}"
+            f"expected a label, a whole number, for each of {len(images)} images, found labels of shape "
+            f"{tuple(labels.shape)} and {labels.dtype}: give one an image, or none at all"
         )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(

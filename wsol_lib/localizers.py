@@ -46,16 +46,16 @@ def find(name: str) -> type[Localizer]:
     Raises:
         ValueError: an unknown name, a path that leads nowhere or to something else
     """
-    path = _CLASSES.get(name, name)
+    path = _CLASSES.get(name, name) if isinstance(name, str) else ""
     module, colon, attribute = path.partition(":")
-    if not colon:
+    if not (module and colon and attribute):
         raise ValueError(
             f"expected a localizer out of {', '.join(NAMES)}, or the path of your own as package.module:Class, found "
             f"{name!r}: choose one of these"
         )
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:  # the last of relative paths
         raise ValueError(
             f"expected a localizer at {path}, found none ({error}): correct the path, and run where it can be imported"
         ) from error
@@ -196,20 +196,28 @@ def load(folder: str | Path) -> Localizer:
             f"expected a saved localizer, a folder with {FACTS}, at {folder}, found none: correct the path"
         )
     try:
-        facts = json.loads(path.read_text())
-        version, name = facts["format"], facts["name"]
-        known = facts["class_names"], facts["settings"], facts["weights"], facts["sha256"], facts["tau"]
+        facts = dict(json.loads(path.read_text()))
+        version = facts["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"expected the facts of a localizer in {path}, found them damaged ({type(error).__name__}): save it again"
-        ) from error
+        raise _damaged(path, error) from error
     if version != FORMAT:
         raise ValueError(
             f"expected a localizer of format {FORMAT} in {folder}, found format {version} of wsol_lib "
             f"{facts.get('wsol_lib')}: fit it again with this version"
         )
-    method = find(name)
-    settings = known[1] | {"pretrained": False}
-    localizer = method(name, known[0], settings, facts.get("wnids"))
-    localizer.settings = known[1]
-    return localizer.restore(folder, facts)
+    try:
+        name, class_names, settings = facts["name"], list(facts["class_names"]), dict(facts["settings"])
+        sure = facts["weights"], facts["sha256"], facts["tau"]
+        method = find(name)
+        built = method.settings_for(name, "", settings) | {"pretrained": False}
+        localizer = method(name, class_names, built, facts.get("wnids"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    localizer.settings = settings
+    return localizer.restore(folder, *sure)
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"expected the facts of a localizer in {path}, found them damaged ({type(error).__name__}): save it again"
+    )

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from wsol_lib.data.sample import (
+    LabelsOnly,
     LocalizationDataset,
     Sample,
     Subset,
@@ -24,6 +25,7 @@ from wsol_lib.data.sample import (
 __all__ = [
     "DATASETS",
     "SPLITS",
+    "LabelsOnly",
     "LocalizationDataset",
     "Sample",
     "Subset",

@@ -183,6 +183,31 @@ class Subset(LocalizationDataset):
         return self.dataset.masks(self.indices[index], size)
 
 
+class LabelsOnly(Subset):
+    """A data set of which nothing but images and labels can be seen: what weak supervision is.
+
+    Args:
+        dataset: its boxes and masks are not touched
+    """
+
+    def __init__(self, dataset: LocalizationDataset):
+        self.dataset, self.indices = dataset, list(range(len(dataset)))
+        LocalizationDataset.__init__(
+            self,
+            name=dataset.name,
+            split=dataset.split,
+            class_names=dataset.class_names,
+            labels=dataset.labels,
+            boxes=[torch.zeros(0, 4)] * len(dataset),
+            image_sizes=dataset.image_sizes,
+            image_ids=dataset.image_ids,
+            transform=dataset.transform,
+        )
+
+    def masks(self, index: int, size: tuple[int, int]) -> tuple[None, None]:
+        return None, None
+
+
 def limited_per_class(dataset: LocalizationDataset, limit: int, seed: int = 0) -> Subset:
     """At most ``limit`` images of each class, drawn by ``seed``, in the order of the data set.
 
