@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import pickle
+import re
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -177,6 +178,30 @@ def test_features_that_are_not_finite_leave_what_was_fitted(bad):
     with pytest.raises(ValueError, match=r"NaN or infinity in image 4 of the batch"):
         ddt.partial_fit(spoiled)
     assert_same(ddt, DDT().partial_fit(x))
+
+
+@pytest.mark.parametrize("value", [1e200, -1e200, 1e120])
+def test_features_too_large_to_be_squared_leave_what_was_fitted(value):
+    x = features()
+    ddt = DDT().partial_fit(x)
+    large = features(seed=1).double()
+    large[3, 2, 1, 0] = value
+    said = re.escape(f"squares float64 can hold, found {abs(value):.0e} in image 3 of the batch")
+    with pytest.raises(ValueError, match=said):
+        ddt.partial_fit(large)
+    assert_same(ddt, DDT().partial_fit(x))
+
+
+def test_large_features_are_scaled_alike():
+    """The squares of their squares are beyond float64, and not needed."""
+    x = features().double()
+    torch.testing.assert_close(DDT(2).partial_fit(x * 1e90).components_, DDT(2).partial_fit(x).components_)
+
+
+@pytest.mark.parametrize("component", [-1, 2, 5])
+def test_a_component_that_was_not_kept(component):
+    with pytest.raises(ValueError, match=rf"expected a component in 0 \.\.\. 1, found {component}: fit a DDT of more"):
+        DDT(n_components=2).partial_fit(features()).transform(features(), component=component)
 
 
 @pytest.mark.parametrize("x", [torch.rand(6, 5, 5), torch.rand(0, 6, 5, 5), torch.ones(2, 6, 5, 5, dtype=torch.uint8)])

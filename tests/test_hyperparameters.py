@@ -20,6 +20,9 @@ def test_both_ends_are_allowed():
         ("drop_rate", float("nan"), r"expected drop_rate in \[0, 1\], found nan"),
         ("grid_size", 0, r"expected an integer grid_size in \[1, 224\], found 0"),
         ("grid_size", 4.5, r"expected an integer grid_size in \[1, 224\], found 4.5"),
+        ("grid_size", "abc", r"expected grid_size as a number, found 'abc': correct it"),
+        ("drop_rate", True, r"expected drop_rate as a number, found True"),
+        ("drop_rate", [0.5], r"expected drop_rate as a number, found \[0.5\]"),
         ("size_prior", float("inf"), r"expected size_prior in \[0, inf\), found inf"),
     ],
 )

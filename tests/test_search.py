@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -372,6 +373,13 @@ def test_the_last_checkpoint_counts_or_the_best_with_its_threshold(checkpoint, s
     outcome, fitted = search.run_trial(chosen, {"learning_rate": 0.1}, search.load_sets(chosen))
     assert (outcome["score"], outcome["epoch"], outcome["loss"]) == (score, epoch, 1.5)
     assert fitted.network.backbone.head.bias[0] == epoch and fitted.tau == epoch / 10
+
+
+@pytest.mark.parametrize("rate", [0.1, 1e20], ids=["trained", "exploded"])
+def test_the_seconds_of_a_trial_are_those_that_went_by(monkeypatch, rate):
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=iter([100.0, 103.5]).__next__))
+    outcome, _ = search.run_trial(settings(), {"learning_rate": rate}, search.load_sets(settings()))
+    assert outcome["seconds"] == 3.5
 
 
 def test_all_epochs_of_a_training_are_looked_at(monkeypatch):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from scipy.linalg import eigh
 from torch import Tensor
@@ -69,14 +70,13 @@ class DDT:
             rows = values.new_empty((*values.shape[:3], values.shape[3] + 1), dtype=torch.float64).flatten(0, 2)
             rows[:, :-1] = values.flatten(0, 2)
             rows[:, -1] = torch.linalg.vector_norm(rows[:, :-1], dim=1).square_()  # for the sign
-            mean = rows.mean(0)
+            mean = rows.mean(0).cpu()
             if not torch.isfinite(mean).all():  # one bad number makes it so
-                bad = int((~torch.isfinite(features)).flatten(1).any(1).nonzero()[0])
-                raise ValueError(
-                    f"expected finite features, found NaN or infinity in image {bad} of the batch: leave the image out, "
-                    "or compute the features in float32"
-                )
-            batch._add(len(rows), mean.cpu(), _gram(rows.sub_(mean)).cpu())
+                raise ValueError(_said_of(features))
+            scatter = _gram(rows.sub_(mean.to(rows.device))).cpu()
+            if not torch.isfinite(scatter[:-1]).all():  # the last entry, the squares of squares, is not needed
+                raise ValueError(_said_of(features))
+            batch._add(len(rows), mean, scatter)
         return self.merge(batch)
 
     def merge(self, other: DDT) -> DDT:
@@ -106,8 +106,12 @@ class DDT:
             (N, h, w) with a sign and not normalised; float32 (float64 for float64 features) on the device of ``features``
 
         Raises:
-            ValueError: as :attr:`components_`; another shape or number of channels
+            ValueError: as :attr:`components_`; another shape or number of channels; no such component
         """
+        if not 0 <= component < self.n_components:
+            raise ValueError(
+                f"expected a component in 0 ... {self.n_components - 1}, found {component}: fit a DDT of more n_components"
+            )
         direction = self.components_[component]
         self._check(features)
         values = _supported(features).double()
@@ -199,6 +203,21 @@ class DDT:
     def _check_fitted(self) -> None:
         if not self.n_positions:
             raise ValueError("expected a DDT that has seen features, found none: call partial_fit first")
+
+
+def _said_of(features: Tensor) -> str:
+    """What is wrong with features that cannot be added up, and the first image that has it."""
+    bad = (~torch.isfinite(features)).flatten(1).any(1)
+    if bad.any():
+        return (
+            f"expected finite features, found NaN or infinity in image {int(bad.nonzero()[0])} of the batch: leave the image "
+            "out, or compute the features in float32"
+        )
+    largest = features.abs().flatten(1).amax(1)
+    return (
+        f"expected features whose squares float64 can hold, found {float(largest.max()):.0e} in image {int(largest.argmax())} "
+        "of the batch: leave the image out, or scale all features down"
+    )
 
 
 def boxes(maps: Tensor, size: tuple[int, int], order: str = "resize-first") -> Tensor:
@@ -380,9 +399,9 @@ def _gram(rows: Tensor) -> Tensor:
     if rows.is_cuda:
         return rows.T @ rows
     array = rows.numpy()
-    return torch.from_numpy(
-        array.T @ array
-    )  # numpy sees that both factors are one and does half the work; torch does not
+    with np.errstate(over="ignore"):  # the caller looks at what comes out
+        # numpy sees that both factors are one and does half the work; torch does not
+        return torch.from_numpy(array.T @ array)
 
 
 # -- by its name ---------------------------------------------------------------------------------------------------------

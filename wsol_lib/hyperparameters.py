@@ -8,6 +8,7 @@ integer range. An infinite end is the one of CutMix's size prior, which "Evaluat
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 
 def check_hyperparameters(search_space: dict[str, tuple[float, float]], **values: float) -> None:
@@ -18,12 +19,14 @@ def check_hyperparameters(search_space: dict[str, tuple[float, float]], **values
         values: some or all of the hyperparameters in it, by name
 
     Raises:
-        ValueError: outside the range, not finite, or a fraction where the range is one of integers
+        ValueError: outside the range, not finite, no number, or a fraction where the range is one of integers
 
     >>> check_hyperparameters({"drop_rate": (0.0, 1.0)}, drop_rate=0.5)
     """
     for name, value in values.items():
         low, high = search_space[name]
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ValueError(f"expected {name} as a number, found {value!r}: correct it")
         integer = isinstance(low, int)
         if not (low <= value <= high and math.isfinite(value)) or (integer and value != int(value)):
             kind = "an integer " if integer else ""
