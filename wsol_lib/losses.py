@@ -38,20 +38,7 @@ def semantic_tolerance_loss(logits: Tensor, labels: Tensor, alpha: float, k: int
     >>> semantic_tolerance_loss(logits, torch.tensor([1, 2]), alpha=0.5, k=2)  # third place: 2.4076, in full
     tensor(1.5557)
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
-        raise ValueError(
-            f"expected logits (N, C) and labels (N,) of at least one image, found {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}: give one row of scores and one label an image"
-        )
-    require_k(k, logits.shape[1])
-    _require_share("alpha", alpha)
-    _require_finite("logits", logits)
-    outside = (labels < 0) | (labels >= logits.shape[1])
-    if outside.any():
-        raise ValueError(
-            f"expected labels in 0 ... {logits.shape[1] - 1}, found {int(labels[outside][0])}: "
-            "the labels and the classifier do not belong together"
-        )
+    _require_scores(logits, labels, alpha, k)
     if alpha == 1:
         return F.cross_entropy(logits, labels)
     losses = F.cross_entropy(logits, labels, reduction="none")
@@ -81,13 +68,7 @@ def visual_tolerance_loss(maps: Tensor, restored_maps: Tensor, *, sum_over_maps:
     >>> visual_tolerance_loss(torch.zeros(1, 2, 2, 2), torch.tensor([0.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2))
     tensor(8.)
     """
-    if maps.shape != restored_maps.shape or maps.ndim not in (3, 4) or maps.numel() == 0:
-        raise ValueError(
-            f"expected maps (N, C, h, w) and as many restored ones of their size, found {tuple(maps.shape)} and "
-            f"{tuple(restored_maps.shape)}: bring the maps of the transformed images back to the size of the others first"
-        )
-    _require_finite("maps", maps)
-    _require_finite("restored_maps", restored_maps)
+    _require_pair(maps, restored_maps)
     loss = F.mse_loss(maps, restored_maps)
     return loss * maps.shape[1] if sum_over_maps and maps.ndim == 4 else loss
 
@@ -177,6 +158,33 @@ def consistency_loss(predictions: Tensor, targets: Tensor, confidence: Tensor, t
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """The share of images whose label (N,) has the highest of the scores (N, K); no gradient flows through it."""
     return (logits.detach().argmax(dim=1) == labels).float().mean()
+
+
+def _require_scores(logits: Tensor, labels: Tensor, alpha: float, k: int) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
+        raise ValueError(
+            f"expected logits (N, C) and labels (N,) of at least one image, found {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}: give one row of scores and one label an image"
+        )
+    require_k(k, logits.shape[1])
+    _require_share("alpha", alpha)
+    _require_finite("logits", logits)
+    outside = (labels < 0) | (labels >= logits.shape[1])
+    if outside.any():
+        raise ValueError(
+            f"expected labels in 0 ... {logits.shape[1] - 1}, found {int(labels[outside][0])}: "
+            "the labels and the classifier do not belong together"
+        )
+
+
+def _require_pair(maps: Tensor, restored_maps: Tensor) -> None:
+    if maps.shape != restored_maps.shape or maps.ndim not in (3, 4) or maps.numel() == 0:
+        raise ValueError(
+            f"expected maps (N, C, h, w) and as many restored ones of their size, found {tuple(maps.shape)} and "
+            f"{tuple(restored_maps.shape)}: bring the maps of the transformed images back to the size of the others first"
+        )
+    _require_finite("maps", maps)
+    _require_finite("restored_maps", restored_maps)
 
 
 def require_k(k: int, num_classes: int) -> None:

@@ -109,6 +109,12 @@ def top_k_average_map(class_maps: Tensor, logits: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: shapes that do not fit, k outside its range, logits that are NaN
     """
+    _require_ranked(class_maps, logits, k)
+    top = logits.topk(k, dim=1).indices[:, :, None, None]
+    return class_maps.gather(1, top.expand(-1, -1, *class_maps.shape[-2:])).mean(dim=1)
+
+
+def _require_ranked(class_maps: Tensor, logits: Tensor, k: int) -> None:
     if class_maps.ndim != 4 or logits.shape != class_maps.shape[:2]:
         raise ValueError(
             f"expected class maps (N, C, h, w) and logits (N, C), found {tuple(class_maps.shape)} and "
@@ -117,8 +123,6 @@ def top_k_average_map(class_maps: Tensor, logits: Tensor, k: int) -> Tensor:
     require_k(k, logits.shape[1])
     if logits.isnan().any():
         raise ValueError("expected logits that can be ranked, found NaN: lower the learning rate and start again")
-    top = logits.topk(k, dim=1).indices[:, :, None, None]
-    return class_maps.gather(1, top.expand(-1, -1, *class_maps.shape[-2:])).mean(dim=1)
 
 
 # -- visual stimuli (section 3.4) ----------------------------------------------------------------------------------------
