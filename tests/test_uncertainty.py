@@ -6,7 +6,17 @@ import pytest
 import torch
 from scipy import stats
 
-from wsol_lib.uncertainty import apart, bootstrapped, chance, difference, groups, holm, share_interval, told_apart
+from wsol_lib.uncertainty import (
+    apart,
+    bootstrapped,
+    chance,
+    difference,
+    groups,
+    holm,
+    mean_share,
+    share_interval,
+    told_apart,
+)
 
 # -- one share, one difference
 
@@ -20,6 +30,23 @@ def test_wilson_is_scipys():
 def test_none_and_all_have_an_interval_too(share):
     low, high = share_interval(share, 10)
     assert low >= 0 and high <= 1 and 0.2 < high - low < 0.35
+
+
+def test_the_share_of_one_seed_is_wilson_s():
+    right = np.arange(25) < 5
+    assert mean_share(right) == mean_share(right[None]) == (0.2, *share_interval(0.2, 25))
+
+
+def test_the_spread_over_seeds_widens_the_interval_of_a_mean():
+    """Shares of 0.2 and 0.6: their mean has an error of 0.2 from the seeds alone, with one degree of freedom and a bit."""
+    right = np.stack([np.arange(1000) < 200, np.arange(1000) < 600])
+    share, low, high = mean_share(right)
+    assert share == pytest.approx(0.4)
+    assert (low, high) == (0.0, 1.0)  # 12.7 standard errors to either side, cut at the ends
+    # no spread over seeds: 400 images are right for one of the two
+    half = 1.9623 * (0.4 * 0.5**2 - 0.2**2) ** 0.5 / 999**0.5
+    alike = mean_share(np.stack([np.arange(1000) % 5 == 0, np.arange(1000) % 5 == 1]))
+    assert alike == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-5)
 
 
 def test_images_that_agree_do_not_widen_the_difference():

@@ -178,8 +178,7 @@ class Runner:
 
     @property
     def all_units(self) -> list[Unit]:
-        """Each once, though two experiments may share it."""
-        return list({unit.key: unit for own in self.units.values() for unit in own}.values())
+        return [unit for own in self.units.values() for unit in own]
 
     def run(self) -> int:
         """Until all is finished, whoever finishes it; 1 if something failed, of which the reason is printed."""
