@@ -3,6 +3,7 @@
 The processes are forked from a server that has imported the library, so that each starts in a fraction of a second.
 """
 
+import io
 import multiprocessing
 import os
 import signal
@@ -11,10 +12,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import tiny
 import torch
 from torch import nn
 
-from wsol_lib import cache
+from wsol_lib import cache, localizers
 from wsol_lib import train as training
 from wsol_lib.has import HideAndSeek
 from wsol_lib.models import Backbone, GapLinear
@@ -61,32 +63,41 @@ def _call(target, arguments, environment):
     os.environ |= environment
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # the loader's workers, or each would import all anew
-    target(*arguments)
+    with tiny.registered():
+        target(*arguments)
 
 
 class Moments:
     """Kills this process at one moment: ("step", 3) is the beginning of the third step that it does.
 
-    "half" is a file half written, "written" a whole one that is not in its place yet, "replaced" one that is.
+    "half" is a file half written, "written" a whole one that is not in its place yet, "replaced" one that is; of the first
+    two those count that are written by torch.save or by Path.
     """
 
     def __init__(self, fatal: tuple[str, int] | None):
         self.fatal, self.seen = fatal, Counter()
-        self.save, self.replace = torch.save, os.replace
+        self.save, self.replace, self.write = torch.save, os.replace, Path.write_bytes
         torch.save, cache.os.replace = self._save, self._replace
+        Path.write_bytes = lambda path, content: self._write(path, bytes(content))
+        Path.write_text = lambda path, text: self._write(path, text.encode())
 
     def __call__(self, name: str) -> None:
         self.seen[name] += 1
         if (name, self.seen[name]) == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _save(self, value, path, **options):
-        self.save(value, path, **options)
-        if self.fatal and self.fatal[0] == "half" and isinstance(path, str | Path):
-            content = Path(path).read_bytes()
-            Path(path).write_bytes(content[: len(content) // 2])
-            self("half")
-            Path(path).write_bytes(content)
+    def _save(self, value, file, **options):
+        if not isinstance(file, str | Path):
+            return self.save(value, file, **options)
+        content = io.BytesIO()
+        self.save(value, content, **options)
+        return self._write(Path(file), content.getvalue())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if self.fatal and self.fatal[0] == "half":
+            self.write(path, content[: len(content) // 2])
+        self("half")
+        self.write(path, content)
         self("written")
 
     def _replace(self, source, target):
@@ -127,3 +138,24 @@ def train_tiny(dataset, checkpoint, result, fatal=None, seconds=0.0, **options) 
     settings = {"epochs": 2, "batch_size": 4, "learning_rate": 0.1} | options
     history = training.train(net, dataset, checkpoint=checkpoint, after_epoch=net.slow_down, **settings)
     moments.save({"state": net.state_dict(), "history": history, "steps": moments.seen["step"]}, result)
+
+
+def fit_tiny(name, dataset, boxed, checkpoint, out, fatal=None, **changed) -> None:
+    """Fit a localizer as ``tiny.settings`` say, with a checkpoint after every step, and save it in the folder ``out``."""
+    training.CHECKPOINT_SECONDS = 0.0
+    moments = Moments(fatal)
+    fitted = localizers.fit(name, dataset, boxed, checkpoint=checkpoint, **tiny.settings(name, **changed))
+    moments.fatal = None
+    fitted.save(out)
+
+
+def save_again(old, new, fatal=None) -> None:
+    """Save the localizer of the folder ``old`` in the folder ``new``."""
+    fitted = localizers.load(old)
+    Moments(fatal)
+    fitted.save(new)
+
+
+def ask(folder, images, labels, result) -> None:
+    """What a saved localizer says goes to the file ``result``."""
+    torch.save(list(localizers.load(folder).predict(images, labels)), result)
