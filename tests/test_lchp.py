@@ -675,6 +675,28 @@ def test_the_refinement_is_as_the_settings_say(birds, monkeypatch):
     assert seen[3].tau == 0.9 and seen[3].teacher is None
 
 
+PSEUDO_LABELS = "wsol_lib.lchp:PseudoLabels"
+
+
+def test_pseudo_labels_are_the_boxes_that_the_student_of_the_same_settings_learnt(birds, tmp_path):
+    teacher, student = fitted(PSEUDO_LABELS, birds, delta=0.6), fitted("lchp-i", birds, delta=0.6)
+    images, generator = birds.images(range(4)), student.network.student.generator
+    found = teacher.predict(images, birds.labels[:4])
+    assert torch.equal(found.boxes, lchp.predict_pseudo_boxes(generator, images, 0.6, input_size=32))
+    assert torch.equal(found.logits, student.predict(images).logits)
+    teacher.save(tmp_path)
+    assert torch.equal(localizers.load(tmp_path).boxes(images)[0], found.boxes)
+
+
+def test_pseudo_labels_without_training_take_the_delta_of_the_boxed_images(birds, monkeypatch):
+    monkeypatch.setattr(lchp.LCHPI, "right", lambda self, boxed, delta: delta == 0.5)
+    own, images = fitted(PSEUDO_LABELS, birds, birds, epochs=0, normalization="min-max"), birds.images(range(4))
+    by_hand = lchp.predict_pseudo_boxes(
+        own.network.student.generator, images, 0.5, input_size=32, normalization="min-max"
+    )
+    assert torch.equal(own.boxes(images)[0], by_hand)
+
+
 def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_path):
     """The classifier's rate falls after every epoch, and a checkpoint keeps it."""
     options = {"epochs": 6, "batch_size": 16}

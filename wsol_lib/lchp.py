@@ -637,3 +637,17 @@ class LCHPR(LCHPI):
         rate = self.settings["learning_rate"] * self.settings["refinement_factor"]
         net = LCHPRefine(self.network.student.classifier, self.network.student.regressor, **own)
         self.train(net, dataset, stage("refinement"), epochs=last, learning_rate=rate)
+
+
+class PseudoLabels(LCHPI):
+    """What the generator of LCHP-I draws, as a localizer: the row "Pseudo Label", by the path "wsol_lib.lchp:PseudoLabels".
+
+    It is trained as :class:`LCHPI` is, settings and seed alike, so that the two compare a teacher with its own student;
+    0 epochs leave Algorithm 1 on the pretrained trunk.
+    """
+
+    def _boxes_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        _, logits = super()._boxes_and_logits(images)
+        net = self.network.student
+        options = {"input_size": self.input_size, "batch_size": BATCH, **net.options}
+        return predict_pseudo_boxes(net.generator, images, self.settings["delta"], **options), logits
