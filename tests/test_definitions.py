@@ -17,6 +17,7 @@ birds:
   experiments:
     cam: {localizer: cam}
     cam-long: {localizer: cam, epochs: 20, quick: {epochs: 2}}
+    ddt: {localizer: centre, epochs: 7}
     centre: {localizer: centre, train-weaksup: {image_size: 64}, profiles: [tiny, full]}
 more-birds:
   dataset: synthbirds
@@ -46,7 +47,7 @@ def entry(**values):
 
 def test_an_entry_overrides_its_group_and_mappings_are_joined(table):
     found = load(table)
-    assert list(found) == ["birds-cam", "birds-cam-long", "birds-centre", "more-birds-ddt"]
+    assert list(found) == ["birds-cam", "birds-cam-long", "birds-ddt", "birds-centre", "more-birds-ddt"]
     assert (found["birds-cam"].epochs, found["birds-cam-long"].epochs) == (3, 20)
     assert found["birds-cam"].seeds == [0, 1]
     assert found["birds-centre"].options["train-weaksup"] == {"n_images": 24, "image_size": 64}
@@ -56,6 +57,7 @@ def test_an_entry_overrides_its_group_and_mappings_are_joined(table):
 def test_the_profile_overrides_both_the_entry_s_last(table):
     found = load(table, "quick")
     assert (found["birds-cam"].epochs, found["birds-cam-long"].epochs) == (1, 2)
+    assert load(table, "tiny")["birds-ddt"].epochs == 7 and found["birds-ddt"].epochs == 1
     assert found["birds-cam"].options["train-weaksup"] == {"n_images": 12, "image_size": 32}
     assert "birds-centre" not in found  # it does not exist in this profile
 
@@ -63,7 +65,12 @@ def test_the_profile_overrides_both_the_entry_s_last(table):
 def test_names_and_groups_are_selected(table):
     found = load(table)
     assert [one.name for one in select(found, [])] == list(found)
-    assert [one.name for one in select(found, ["birds"])] == ["birds-cam", "birds-cam-long", "birds-centre"]
+    assert [one.name for one in select(found, ["birds"])] == [
+        "birds-cam",
+        "birds-cam-long",
+        "birds-ddt",
+        "birds-centre",
+    ]
     assert [one.name for one in select(found, ["more-birds-ddt", "birds-cam"])] == ["more-birds-ddt", "birds-cam"]
     with pytest.raises(ValueError, match=r"expected a group out of birds, more-birds, or an experiment .*found 'bird'"):
         select(found, ["bird"])
@@ -157,6 +164,13 @@ def test_images_seen_without_painting_any(table):
                 "a-b": {"dataset": "synthbirds", "experiments": {"c": {"localizer": "cam"}}},
             },
             "expected every name once in .*, found 'a-b-c' twice",
+        ),
+        (
+            {
+                "a": {"dataset": "synthbirds", "experiments": {"b": {"localizer": "cam"}}},
+                "a-b": {"dataset": "synthbirds", "experiments": {"c": {"localizer": "cam"}}},
+            },
+            "expected every name once in .*, found 'a-b' twice",
         ),
         (
             {"a": {"dataset": "synthbirds", "experiments": {"b": {}}}},
