@@ -126,6 +126,7 @@ def test_sizes_that_are_not_known_are_not_taken_for_one_size():
     pictures = [dataset._image(i) for i in range(2)]
     dataset._image, dataset.image_sizes = pictures.__getitem__, torch.zeros(2, 2, dtype=torch.int64)
     assert torch.equal(stack_images(dataset, range(2), 32), known)
+    assert dataset.image_sizes.tolist() == [[50, 70], [32, 32]]  # by now they are
 
 
 def test_a_batch_of_several_sizes_is_one_of_squares():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from wsol_lib.boxes import as_score_maps, boxes_from_score_maps, normalize_score_maps, scale_boxes
 from wsol_lib.data import LocalizationDataset
 from wsol_lib.data.transforms import stack_images
-from wsol_lib.localizer import Localizer, Predictions, Stage, _inside
+from wsol_lib.localizer import Localizer, Predictions, Stage, mean_inside
 from wsol_lib.models import Backbone, Network, eval_mode
 
 ORDERS = ("resize-first", "threshold-first")
@@ -491,6 +490,7 @@ class DDTLocalizer(Localizer):
     supervision = "nothing"
     recipe: ClassVar[dict[str, Any]] = {"epochs": 0, "input_size": 448}
     recipes: ClassVar[dict[str, dict[str, Any]]] = {}
+    published_tau = None  # zero of the maps as they are
     least_classes = 1
 
     @classmethod
@@ -508,14 +508,6 @@ class DDTLocalizer(Localizer):
             batch_size=self.settings["batch_size"],
         )
 
-    def fit(
-        self, dataset: LocalizationDataset, boxed: LocalizationDataset | None, checkpoint: Path | None
-    ) -> DDTLocalizer:
-        super().fit(dataset, boxed, checkpoint)
-        if boxed is None or not any(len(own) for own in boxed.boxes):
-            self.tau = self.settings["tau"]  # None: zero of the maps as they are
-        return self
-
     def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
         if self.tau is not None:
             return super().look(images, classes)
@@ -523,4 +515,4 @@ class DDTLocalizer(Localizer):
         if self.settings["mirror"]:
             maps = maps + self.localize(images.flip(-1), classes)[0].flip(-1)
         found, seen = boxes(maps, images.shape[-2:]), normalize_score_maps(maps)
-        return Predictions(found, _inside(seen, found), seen)
+        return Predictions(found, mean_inside(seen, found), seen)

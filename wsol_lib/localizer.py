@@ -138,6 +138,8 @@ class Localizer:
     recipes: ClassVar[dict[str, dict[str, Any]]] = EVALUATION_RECIPES
     #: whether it gives score maps, of which tau is chosen
     makes_maps: ClassVar[bool] = True
+    #: the threshold of its maps where no boxed image chooses one
+    published_tau: ClassVar[float | None] = TAU
     #: fewest classes it makes sense for
     least_classes: ClassVar[int] = 2
 
@@ -259,7 +261,7 @@ class Localizer:
         maps = normalize_score_maps(maps)
         boxes = boxes_from_score_maps(maps, TAU if self.tau is None else self.tau)
         classifies = logits.shape[1] == len(self.class_names)
-        scores = _probability(logits, classes) if classifies else _inside(maps, boxes)
+        scores = class_probability(logits, classes) if classifies else mean_inside(maps, boxes)
         return Predictions(boxes, scores, maps, logits if classifies else None)
 
     # -- parts that methods put together -----------------------------------------------------------------------------
@@ -357,7 +359,7 @@ class Localizer:
         if has_boxes and self.makes_maps and self.settings["tau"] is None:
             self.choose(boxed)
         if self.makes_maps and self.tau is None:
-            self.tau = TAU
+            self.tau = self.published_tau
         self.network.to(PartialState().device).eval()
         return self
 
@@ -644,13 +646,13 @@ def _check_images(images: Tensor, labels: Tensor | None, num_classes: int) -> No
         )
 
 
-def _probability(logits: Tensor, classes: Tensor | None) -> Tensor:
+def class_probability(logits: Tensor, classes: Tensor | None) -> Tensor:
     """Of the classes that were looked for, (N,)."""
     probabilities = logits.softmax(dim=1)
     return probabilities.amax(dim=1) if classes is None else probabilities.gather(1, classes[:, None].cpu())[:, 0]
 
 
-def _inside(maps: Tensor, boxes: Tensor) -> Tensor:
+def mean_inside(maps: Tensor, boxes: Tensor) -> Tensor:
     """Mean of each map (N, H, W) in [0, 1] inside its box, whose edges are whole pixels: (N,)."""
     sums = nn.functional.pad(maps.double(), (1, 0, 1, 0)).cumsum(1).cumsum(2)
     x1, y1, x2, y2 = boxes.long().unbind(1)

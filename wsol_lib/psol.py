@@ -25,7 +25,7 @@ from wsol_lib import localizers, pseudo_boxes
 from wsol_lib.cam import Classifier, cross_entropy
 from wsol_lib.data import LocalizationDataset, Sample
 from wsol_lib.data.transforms import INTERPOLATION, resized_side, square
-from wsol_lib.localizer import BATCH, Localizer, Predictions, Stage, _probability
+from wsol_lib.localizer import BATCH, Localizer, Predictions, Stage, class_probability
 from wsol_lib.models import Backbone, BoxRegressor, Network, eval_mode, flat_head
 from wsol_lib.pseudo_boxes import are_good
 from wsol_lib.train import labels
@@ -401,7 +401,7 @@ class PSOL(Localizer):
             x1, y1, x2, y2 = mirrored.T
             boxes = (boxes + torch.stack([images.shape[-1] - x2, y1, images.shape[-1] - x1, y2], dim=1)) / 2
             logits = None if logits is None else (logits + others) / 2
-        scores = torch.ones(len(images)) if logits is None else _probability(logits, classes)
+        scores = torch.ones(len(images)) if logits is None else class_probability(logits, classes)
         return Predictions(boxes, scores, logits=logits)
 
     def _boxes_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -53,6 +53,8 @@ def resize_images(images: Tensor, size: Sequence[int]) -> Tensor:
 def stack_images(dataset: LocalizationDataset, indices: Sequence[int], side: int | None) -> Tensor:
     """Some images of a data set as one batch, its transform not applied.
 
+    Sizes that the data set does not know (0, as of ImageNet's training images) are known to it afterwards.
+
     Args:
         dataset: its images may differ in size
         indices: which of them
@@ -72,7 +74,12 @@ def stack_images(dataset: LocalizationDataset, indices: Sequence[int], side: int
             f"expected input_size for images of several sizes, found None for {dataset.name}: give the side in pixels "
             "that the backbone is to see"
         )
-    return torch.stack([resize_images(dataset.images([i])[0], (side, side)) for i in indices])
+    resized = []
+    for i in indices:
+        image = dataset.images([i])[0]
+        dataset.image_sizes[i] = torch.tensor(image.shape[:-3:-1])
+        resized.append(resize_images(image, (side, side)))
+    return torch.stack(resized)
 
 
 def random_crop(resize: int = 256, crop: int = 224) -> Callable[[Sample], Sample]:
