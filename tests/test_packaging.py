@@ -22,7 +22,7 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 README = (ROOT / "README.md").read_text()
 INDEX = (ROOT / "book" / "index.md").read_text()
-CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]-*.ipynb"))
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 
 

@@ -6,10 +6,12 @@ import re
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
+import standins
 import torch
 
 from wsol_lib.book import plots
 from wsol_lib.boxes import box_iou
+from wsol_lib.data import coco
 
 matplotlib.use("Agg")
 
@@ -33,6 +35,47 @@ def test_a_gallery_hides_the_places_it_does_not_need():
     figure = plots.gallery(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), columns=3)
     assert [bool(ax.images) for ax in figure.axes] == [True] * 5 + [False]
     assert not figure.axes[-1].axison
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """Three photographs of 48 x 36 pixels; the second has two boxes, the third none."""
+    folder = standins.photographs(tmp_path / "photographs", ["a/1.png", "2.png", "3.png"])
+    images = [{"id": i, "file_name": name} for i, name in enumerate(["a/1.png", "2.png", "3.png"])]
+    rows = [(0, (0, 0, 24, 18), 0.25), (1, (1, 2, 11, 22), 0.75), (1, (0, 0, 1, 1), 0.5)]
+    annotations = [coco.annotation(n, image, 7, box, score) for n, (image, box, score) in enumerate(rows)]
+    categories = [{"id": 7, "name": "cat"}]
+    coco.write(tmp_path / "boxes.json", {}, images=images, annotations=annotations, categories=categories)
+    return tmp_path / "boxes.json", folder
+
+
+def test_photographs_are_shown_with_their_best_box_class_and_score(boxed):
+    figure = plots.boxed_photographs(*boxed)
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["1\ncat, 0.25", "2\ncat, 0.75", "3\nno box"]
+    assert [len(ax.patches) for ax in figure.axes[:3]] == [1, 1, 0]
+    assert figure.axes[1].patches[0].get_bbox().extents.tolist() == [0.5, 1.5, 10.5, 21.5]
+    assert figure.axes[0].images[0].get_array().shape == (36, 48, 3)
+
+
+def test_some_photographs_beside_the_truth(boxed):
+    figure = plots.boxed_photographs(*boxed, ["2.png"], truth={"2.png": [3, 4, 10, 20]}, columns=1)
+    truth, prediction = figure.axes[0].patches
+    assert truth.get_bbox().extents.tolist() == [2.5, 3.5, 12.5, 23.5]
+    assert matplotlib.colors.to_hex(truth.get_edgecolor()) == plots.COLOURS["ground truth"].lower()
+    assert matplotlib.colors.to_hex(prediction.get_edgecolor()) == plots.COLOURS["prediction"].lower()
+
+
+def test_a_caption_stands_under_the_figure():
+    figure = plots.gallery(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), columns=2)
+    plots.caption(figure, "two black squares of four pixels " * 3)
+    assert figure.get_supxlabel().replace("\n", " ") == ("two black squares of four pixels " * 3).strip()
+    assert "\n" in figure.get_supxlabel()
+
+
+def test_a_page_in_a_page_needs_no_file(tmp_path):
+    (tmp_path / "sheet.html").write_text('<p title="a & b">τ</p>', encoding="utf-8")
+    frame = plots.embedded(tmp_path / "sheet.html", height=100).data
+    assert 'srcdoc="&lt;p title=&quot;a &amp; b&quot;&gt;τ&lt;/p&gt;"' in frame and "height: 100px" in frame
 
 
 def test_a_slider_holds_one_picture_a_value_and_loads_nothing():

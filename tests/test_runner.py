@@ -49,6 +49,14 @@ def run(*arguments):
     return main(["book", "--no-html", *arguments])
 
 
+def test_a_notebook_without_a_number_runs_last_and_by_its_name(book):
+    write_chapter(book / "book" / "a-page.ipynb", "open('../runs', 'a').write('page;')")
+    assert run() == 0
+    assert runs(book) == ["01 quick0", "02 quick0", "03 quick0", "page"]
+    assert run("--chapters", "a-page", "--force") == 0
+    assert runs(book)[4:] == ["page"]
+
+
 def test_chapters_run_in_reading_order_and_keep_their_outputs(book):
     assert run() == 0
     assert runs(book) == ["01 quick0", "02 quick0", "03 quick0"]

@@ -16,10 +16,12 @@ import itertools
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 from IPython.display import HTML, Markdown
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -27,6 +29,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from wsol_lib.data.images import decode_rgb
 
 #: One meaning, one colour (Okabe and Ito's palette, told apart by colour-blind readers), for the whole book.
 COLOURS = {"ground truth": "#009E73", "pseudo box": "#E69F00", "prediction": "#D55E00", "baseline": "#7F7F7F"}
@@ -100,6 +104,59 @@ def gallery(
             title=titles[i] if titles else "",
         )
     return figure
+
+
+def boxed_photographs(
+    path: str | Path,
+    folder: str | Path,
+    names: Sequence[str] | None = None,
+    *,
+    truth: Mapping[str, Sequence[float]] | None = None,
+    columns: int = 5,
+    size: float = 2.2,
+) -> Figure:
+    """A gallery of photographs with the boxes of a COCO file, the class and the score of each above it.
+
+    Args:
+        path: the file, as ``python -m wsol_lib predict`` writes it
+        folder: where the photographs are
+        names: which, in this order; None takes all that the file lists
+        truth: name -> its true box as x, y, width, height in pixels, where one is known
+        columns, size: as in :func:`gallery`
+
+    Raises:
+        KeyError: a name that the file does not list
+    """
+    content = json.loads(Path(path).read_text())
+    classes = {row["id"]: row["name"] for row in content["categories"]}
+    listed = {row["file_name"]: row["id"] for row in content["images"]}
+    best = {row["image_id"]: row for row in sorted(content["annotations"], key=lambda row: row.get("score", 1))}
+    images, boxes, titles = [], [], []
+    for name in listed if names is None else names:
+        file, row = Path(folder) / name, best.get(listed[name])
+        images.append(torch.from_numpy(decode_rgb(file.read_bytes(), name)).permute(2, 0, 1))
+        drawn = {"ground truth": (truth or {}).get(name), "prediction": row and row["bbox"]}
+        boxes.append({meaning: _corners(box) for meaning, box in drawn.items() if box is not None})
+        label = f"{classes[row['category_id']]}, {row['score']:.2f}" if row else "no box"
+        titles.append(f"{Path(name).stem}\n{label}")
+    return gallery(images, boxes=boxes, titles=titles, columns=columns, size=size)
+
+
+def _corners(box: Sequence[float]) -> Tensor:
+    x, y, width, height = box
+    return torch.tensor([[x, y, x + width, y + height]])
+
+
+def caption(figure: Figure, text: str) -> None:
+    """A sentence under the figure: what is shown, of how many, in which unit."""
+    figure.supxlabel(textwrap.fill(text, int(12 * figure.get_figwidth())), fontsize="small", color="#444444")
+
+
+def embedded(path: str | Path, height: int = 420) -> HTML:
+    """A page of HTML in a frame of this page, ``height`` pixels high, which needs the file no longer."""
+    page = html.escape(Path(path).read_text(encoding="utf-8"))
+    frame = f"width: 100%; height: {height}px; border: 1px solid #ccc"
+    return HTML(f'<figure style="margin: 1em 0"><iframe srcdoc="{page}" style="{frame}"></iframe></figure>')
 
 
 def box_legend(figure: Figure, meanings: Iterable[str]) -> None:

@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def select_chapters(root: Path, wanted: list[str] | None) -> list[Path]:
-    """The chapters of ``root/book`` in reading order, or those whose number or name is wanted."""
-    chapters = sorted((root / "book").glob("[0-9][0-9]-*.ipynb"))
+    """The chapters of ``root/book`` in reading order, what has no number last, or those whose number or name is wanted."""
+    chapters = sorted((root / "book").glob("*.ipynb"))
     if not chapters or not (root / "_config.yml").exists():
         raise FileNotFoundError(
-            f"expected the book's repository, a folder with _config.yml and book/NN-*.ipynb, found {root}: "
+            f"expected the book's repository, a folder with _config.yml and notebooks in book/, found {root}: "
             "change there first"
         )
     if not wanted:
