@@ -114,19 +114,10 @@ def masked_regions(
     model: Any, inputs: Tensor, delta: float, *, maps: str = "features", **options: Any
 ) -> tuple[Tensor, Tensor]:
     """As :func:`masked_pseudo_boxes`: the boxes (N, 4), and beside them the masked images I_m (N, 3, H, W)."""
-    if inputs.ndim != 4 or not inputs.is_floating_point():
-        raise ValueError(
-            f"expected normalised images (N, 3, H, W), found {inputs.dtype} of shape {tuple(inputs.shape)}: "
-            "use the backbone's preprocess"
-        )
+    _check_normalised(inputs)
     size = inputs.shape[-2:]
     with eval_mode(model):
-        seen = _maps(model, inputs, maps)
-        if len(seen) != len(inputs):
-            raise ValueError(
-                f"expected one map for each of {len(inputs)} images, found {tuple(seen.shape)}: give (N, C, h, w)"
-            )
-        raw = foreground_boxes(seen, delta, size, **options)
+        raw = foreground_boxes(_maps(model, inputs, maps), delta, size, **options)
         masked = mask_out(inputs, raw)
         hidden = foreground_boxes(_maps(model, masked, maps), delta, size, **options)
     return _merge(raw, hidden, size), masked
@@ -154,10 +145,7 @@ def foreground_boxes(
         ValueError: delta outside its range, an unknown normalization, maps of another shape or not finite
     """
     _check_generator(delta, normalization)
-    if maps.ndim != 4 or not torch.isfinite(maps).all():
-        raise ValueError(
-            f"expected finite maps (N, C, h, w), found {tuple(maps.shape)} or NaN: give what the last layer gives"
-        )
+    _check_finite(maps)
     attention = maps.float().mean(dim=1)
     if upsample:
         attention = resize_maps(attention, size)
@@ -180,15 +168,19 @@ def mask_out(inputs: Tensor, boxes: Tensor) -> Tensor:
 def _maps(model: Any, inputs: Tensor, maps: str) -> Tensor:
     """What Algorithm 1 averages, (N, C, h, w)."""
     _check_maps(maps)
-    for method in {"features": ("features", "attention_maps"), "attention": ("attention_maps",)}[maps]:
-        if callable(getattr(model, method, None)):
-            return getattr(model, method)(inputs)
-    if maps == "attention":
+    methods = {"features": ("features", "attention_maps"), "attention": ("attention_maps",)}[maps]
+    found = next((method for method in methods if callable(getattr(model, method, None))), None)
+    if found is None and maps == "attention":
         raise ValueError(
             f'expected a model with attention_maps for maps="attention", found {type(model).__name__} without: make one '
             'with create_bap, or take maps="features"'
         )
-    return model(inputs)
+    seen = getattr(model, found)(inputs) if found else model(inputs)
+    if len(seen) != len(inputs):
+        raise ValueError(
+            f"expected one map for each of {len(inputs)} images, found {tuple(seen.shape)}: give (N, C, h, w)"
+        )
+    return seen
 
 
 def _merge(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
@@ -206,6 +198,21 @@ def _span(marked: Tensor) -> tuple[Tensor, Tensor]:
     start = places.masked_fill(~marked, marked.shape[1]).amin(dim=1)
     end = (places + 1).masked_fill(~marked, 0).amax(dim=1)
     return torch.minimum(start, end), end
+
+
+def _check_normalised(inputs: Tensor) -> None:
+    if inputs.ndim != 4 or not inputs.is_floating_point():
+        raise ValueError(
+            f"expected normalised images (N, 3, H, W), found {inputs.dtype} of shape {tuple(inputs.shape)}: "
+            "use the backbone's preprocess"
+        )
+
+
+def _check_finite(maps: Tensor) -> None:
+    if maps.ndim != 4 or not torch.isfinite(maps).all():
+        raise ValueError(
+            f"expected finite maps (N, C, h, w), found {tuple(maps.shape)} or NaN: give what the last layer gives"
+        )
 
 
 def _check_maps(maps: str) -> None:
@@ -381,16 +388,20 @@ def crop_confidence(classifier: Backbone, inputs: Tensor, boxes: Tensor) -> Tens
     Raises:
         ValueError: another number of boxes
     """
-    if boxes.shape != (len(inputs), 4):
-        raise ValueError(
-            f"expected one box (4 numbers) for each of {len(inputs)} images, found {tuple(boxes.shape)}: give (N, 4)"
-        )
+    _check_one_box_each(boxes, inputs)
     places = torch.arange(len(boxes), device=boxes.device)[:, None]
     regions = torch.cat([places.to(inputs), boxes.to(inputs)], dim=1)
     crops = roi_align(inputs, regions, tuple(inputs.shape[-2:]), sampling_ratio=1, aligned=True)
     with eval_mode(classifier):
         confidence = classifier(crops).float().softmax(dim=1).amax(dim=1)
     return confidence * _has_area(boxes)
+
+
+def _check_one_box_each(boxes: Tensor, inputs: Tensor) -> None:
+    if boxes.shape != (len(inputs), 4):
+        raise ValueError(
+            f"expected one box (4 numbers) for each of {len(inputs)} images, found {tuple(boxes.shape)}: give (N, 4)"
+        )
 
 
 class RandomScale(v2.Transform):

@@ -144,12 +144,7 @@ def consistency_loss(predictions: Tensor, targets: Tensor, confidence: Tensor, t
     """
     _require_boxes(predictions, targets)
     _require_share("tau", tau)
-    if confidence.shape != predictions.shape[:1]:
-        raise ValueError(
-            f"expected one confidence for each of {len(predictions)} boxes, found {tuple(confidence.shape)}: "
-            "give a tensor (N,)"
-        )
-    _require_finite("confidence", confidence)
+    _require_confidence(confidence, predictions)
     confident = confidence > tau
     distances = (predictions[confident] - targets.detach()[confident]).square().sum(dim=1)
     return distances.sum() / len(predictions)
@@ -206,6 +201,15 @@ def _require_boxes(boxes: Tensor, targets: Tensor) -> None:
         )
     _require_finite("boxes", boxes)
     _require_finite("target boxes", targets)
+
+
+def _require_confidence(confidence: Tensor, boxes: Tensor) -> None:
+    if confidence.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"expected one confidence for each of {len(boxes)} boxes, found {tuple(confidence.shape)}: "
+            "give a tensor (N,)"
+        )
+    _require_finite("confidence", confidence)
 
 
 def _require_finite(name: str, values: Tensor) -> None:
