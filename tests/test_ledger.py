@@ -7,7 +7,9 @@ import pytest
 from IPython.display import HTML
 
 from wsol_lib.book import ledger, results
-from wsol_lib.book.claims import PAPERS, VERDICTS, Claim, Decision, Evidence, decide
+from wsol_lib.book.claims import PAPERS, VERDICTS, Change, Claim, Decision, decide
+from wsol_lib.book.definitions import load_experiments
+from wsol_lib.book.evidence import KINDS, Evidence
 
 ROOT = Path(__file__).parents[1]
 ENTRY = {
@@ -33,11 +35,12 @@ def opened_alone(tmp_path, monkeypatch):
 
 def claim(**more):
     measured = [{"chapter": "06-psol", "name": "A minus B"}]
-    return Claim(**{**ENTRY, "measured": measured, "confirmed": "above 0", **more})
+    own = {"measured": measured, "confirmed": "above 0", "set": "2026-01-30 abcdef0", "rests_on": "untrained"}
+    return Claim(**{**ENTRY, **own, **more})
 
 
 def decided(made, **records):
-    return decide(made, {("06-psol", "quick"): {name.replace("_", " "): entry for name, entry in records.items()}})
+    return decide(made, {("06-psol", "tiny"): {name.replace("_", " "): entry for name, entry in records.items()}})
 
 
 def page(shown):
@@ -70,20 +73,22 @@ def test_a_line_says_the_verdict_the_evidence_and_its_circumstances():
     for said in (
         "✔",
         "reproduced",
-        "(on synthbirds)",
+        "(painted birds)",
         "A &lt; B helps.",
         "Table 1; data: CUB, birds.",
         "in Fig. 2 &amp; 3",
-        "Confirmed if above 0.",
+        "Confirmed if above 0 (2026-01-30 abcdef0).",
         "+0.020",
         "(+0.010 to +0.030)",
-        "profile quick",
+        "profile tiny",
+        "whether above the whole image and the best centred box is not recorded",
         "1,480 images of synthbirds, resnet50, seed 3, commit abc, 2026-01-31, cpu (2 threads)",
         "psol-a-claim",
     ):
         assert said in words
     assert '<a href="06-psol.html">' in shown.data and well_formed(shown.data)
     assert "does not agree" not in words and "Smaller" not in words and "It would take" not in words
+    assert "decides nothing" not in words and "or later" not in words
 
 
 def test_a_share_has_no_sign_an_exact_number_no_interval_and_a_large_one_two_digits():
@@ -98,6 +103,9 @@ def test_a_share_has_no_sign_an_exact_number_no_interval_and_a_large_one_two_dig
 def test_a_line_says_what_limits_its_verdict():
     small = ledger.listed([decided(claim(smaller="a tenth of the images"), A_minus_B=RECORD)])
     assert "may confirm and not contradict: a tenth of the images." in page(small)
+    one_seed = page(ledger.listed([decided(claim(rests_on="trained", set="2026-02-01 abcdef0"), A_minus_B=RECORD)]))
+    assert "(painted birds, one seed)" in one_seed and "It decides nothing: one seed." in one_seed
+    assert "written on the day of the record or later" in one_seed
     torn = Decision(claim(), "reproduced", (), True)
     assert "The evidence does not agree:" in page(ledger.listed([torn]))
 
@@ -106,6 +114,46 @@ def test_a_reason_stands_below_where_it_is_asked_for():
     made = decided(claim(reason="Two heads & one body."))
     assert "Two heads" not in page(ledger.listed([made]))
     assert page(ledger.listed([made], reasons=True)).rstrip().endswith("Two heads &amp; one body.")
+
+
+def test_an_experiment_says_its_seeds_and_that_it_is_one():
+    record = {"dataset": "tiny-imagenet", "n": 10_000, "seeds": [{}, {}, {}], "commit": "abc", "date": "2026-01-31"}
+    own = Evidence(
+        "photos-a minus photos-b", "", "tiny", 0.1, 0.05, 0.15, "reproduced", record, "photographs", 3, "above"
+    )
+    words = page(ledger.listed([Decision(claim(), "reproduced", (own,), False)]))
+    assert "profile tiny, experiment; 10,000 images of tiny-imagenet, 3 seeds, commit abc, 2026-01-31" in words
+    assert "; above the whole image and the best centred box" in words
+
+
+def kinds(*own):
+    """Decisions out of (verdict, kind, p, why)."""
+    for verdict, kind, p, why in own:
+        found = Evidence("A", "06-psol", "tiny", 0.1, 0.0, 0.2, verdict, RECORD, kind)
+        yield Decision(claim(), verdict, (found,), False, why, p)
+
+
+def test_verdicts_are_counted_by_kind_of_evidence():
+    made = [*kinds(*[("reproduced", KINDS[0], None, "")] * 2, ("contradicted", KINDS[3], None, ""))]
+    shown = ledger.counted([*made, Decision(claim(), "not run", (), False)])
+    assert "<tr><th>photographs</th><td>2</td><td></td><td></td></tr>" in shown.data
+    assert "<tr><th>arithmetic</th><td></td><td>1</td><td></td></tr>" in shown.data
+    assert "4 claims, 1 of them ○ not run." in page(shown) and well_formed(shown.data)
+    assert ledger.number_of(made, "reproduced") == ledger.number_of(made, "reproduced", KINDS[0]) == 2
+    assert ledger.number_of(made, "reproduced", KINDS[1]) == 0
+
+
+def test_what_holms_correction_takes_back_is_said():
+    taken, kept = ("not at this scale", KINDS[0], 0.03, "reproduced by itself"), ("reproduced", KINDS[0], 1e-6, "")
+    said = ledger.corrected(kinds(taken, kept, ("not at this scale", KINDS[0], 0.5, ""))).data
+    assert said.startswith("3 claims were put") and "1 are decided; it takes back 1:" in said
+    assert "- A < B helps. `psol-a-claim`: reproduced by itself." in said
+
+
+def test_changes_are_listed_the_latest_first():
+    made = [Change(f"2026-01-{day}", "abc", ["a", "b"], f"Day {day}.", "So < it is.") for day in (30, 31)]
+    words = page(ledger.changed(made))
+    assert words.index("Day 31.") < words.index("Day 30.") and "So &lt; it is." in words and "(a, b)" in words
 
 
 def test_nothing_to_list_is_said():
@@ -118,17 +166,20 @@ def test_what_was_not_run_stands_under_what_it_would_take():
     shown = ledger.waiting([decided(claim(claim="Third.")), *gpu, decided(claim(claim="Done."), A_minus_B=RECORD)])
     words = page(shown)
     assert "It would take a GPU and  cub.py .  (2)" in words and "<code>cub.py</code>" in shown.data
-    assert "It would take  python -m wsol_lib book --chapters 06 .  (1)" in words
+    assert "It would take  python -m wsol_lib book --chapters 06 --profile tiny --record .  (1)" in words
     assert (
         words.index("(2)") < words.index("First.") < words.index("Second.") < words.index("(1)") < words.index("Third.")
     )
     assert "Done." not in words and well_formed(shown.data)
     assert "It would take a GPU" in page(ledger.listed(gpu))
+    asked = claim(measured=[{"experiment": "photos-psol", "minus": "photos-ddt"}])
+    said = "python -m wsol_lib experiment photos-psol photos-ddt --profile tiny --record"
+    assert said in page(ledger.waiting([decide(asked, {})]))
 
 
 # -- the papers' tables
 
-CAM = ("04-after-cam", "MaxBoxAcc, CAM")
+CAM = ("CAM", "experiment", "photos-cam")
 
 
 def test_every_pattern_is_that_of_a_printed_row(in_the_repository):
@@ -142,38 +193,45 @@ def test_every_pattern_is_that_of_a_printed_row(in_the_repository):
     assert set(ledger.HERE) <= first, "a pattern that no row meets, or that another one hides"
 
 
-def test_records_beside_a_row_come_from_chapters_of_the_book():
+def test_records_beside_a_row_come_from_chapters_and_experiments_of_the_book(in_the_repository):
     chapters = {path.stem for path in (ROOT / "book").glob("*.ipynb")}
-    assert {chapter for places in ledger.HERE.values() for chapter, _ in places} <= chapters
+    experiments = set(load_experiments("tiny"))
+    for key, name in (place for places in ledger.HERE.values() for place in places):
+        assert key in chapters or key == "computed" or (key == "experiment" and name in experiments), (key, name)
+    assert {"experiment": "photos-cam"} in ledger.places()
+    assert {"computed": "million parameters, PSOL-VGG16-Sep"} in ledger.places()
 
 
 @pytest.mark.parametrize(
     ("paper", "table", "row", "chapter", "name"),
     [
-        ("psol", "table 2", "VGG16-CAM", "06-psol", "million parameters, VGG16-CAM"),
-        ("psol", "table 1", "VGG16-CAM", "02-cam", "CAM at its best τ (MaxBoxAcc)"),
-        ("psol", "table 3", "PSOL-VGG16-Sep", "06-psol", "student of DDT, resize first"),
-        ("evaluation", "table 2", "CAM", *CAM),
-        ("evaluation", "table 2", "HaS", "04-after-cam", "HaS minus CAM"),
+        ("psol", "table 2", "VGG16-CAM", "computed", "million parameters, VGG16-CAM"),
+        ("psol", "table 1", "VGG16-CAM", "experiment", "photos-cam"),
+        ("psol", "table 3", "PSOL-VGG16-Sep", "experiment", "birds-psol"),
+        ("evaluation", "table 2", *CAM),
+        ("evaluation", "table 2", "HaS", "experiment", "photos-has"),
         ("slt", "table 5", "new optimization, SMT loss", "07-slt", "L_SMT"),
-        ("slt", "table 3", "VGG16-SLT-Net", "07-slt", "SLT regressor"),
-        ("lchp", "table 1", "LCHP-R", "08-lchp", "LCHP-R"),
+        ("slt", "table 3", "VGG16-SLT-Net", "experiment", "photos-slt"),
+        ("lchp", "table 1", "LCHP-R", "experiment", "photos-lchp-r"),
         ("lchp", "table 1", "Grad-CAM-VGG16", None, None),
     ],
 )
 def test_a_row_finds_the_records_of_its_method(paper, table, row, chapter, name):
-    records = {("02-cam", "quick"): {"another": RECORD}, (chapter, "quick"): {name: RECORD, "another": RECORD}}
-    found = [(place.chapter, place.name) for place in ledger.here(records, paper, table, row)]
-    assert found == ([(chapter, name)] if chapter else [])
+    records = {("07-slt", "tiny"): {"L_SMT": RECORD, "another": RECORD}}
+    if chapter == "experiment":
+        records["experiment", name] = {"record": {**RECORD, "profile": "tiny"}}
+    elif chapter == "computed":
+        records["computed", name] = {"value": 1.0}
+    found = [place.name for place in ledger.here(records, paper, table, row)]
+    assert found == ([name] if chapter else [])
 
 
-def test_the_largest_profile_that_has_a_record_counts():
-    records = {
-        ("04-after-cam", profile): {CAM[1]: {**RECORD, "value": v}} for profile, v in (("quick", 1), ("tiny", 2))
-    }
-    records["04-after-cam", "full"] = {"another": RECORD}
-    (found,) = ledger.here(records, "evaluation", "table 2", "CAM")
-    assert (found.profile, found.record["value"]) == ("tiny", 2)
+def test_the_largest_profile_that_has_a_record_counts_and_quick_never():
+    place = ("01-task-and-data", "cub/best centred box")
+    records = {(place[0], profile): {place[1]: {**RECORD, "value": v}} for profile, v in (("tiny", 1), ("full", 2))}
+    (found,) = ledger.here(records, "evaluation", "table 2", "centre")
+    assert (found.profile, found.record["value"]) == ("full", 2)
+    assert ledger.here({(place[0], "quick"): {place[1]: RECORD}}, "evaluation", "table 2", "centre") == []
 
 
 @pytest.fixture
@@ -186,7 +244,8 @@ def small_tables(tmp_path, monkeypatch):
 
 def test_a_table_is_printed_four_columns_at_a_time_with_ours_below(small_tables):
     records = {
-        ("04-after-cam", "tiny"): {CAM[1]: {**RECORD, "value": 0.618}, "HaS minus CAM": {**RECORD, "backbone": "vgg16"}}
+        ("experiment", "photos-cam"): {"record": {**RECORD, "value": 0.618, "profile": "tiny"}},
+        ("experiment", "birds-has"): {"record": {**RECORD, "backbone": "vgg16", "profile": "tiny"}},
     }
     shown = ledger.tables(records)
     parts = shown.data.split("<table>")[1:]
@@ -195,8 +254,8 @@ def test_a_table_is_printed_four_columns_at_a_time_with_ours_below(small_tables)
     assert "<tr><th>HaS</th><td>6</td></tr>" in parts[1] and "<th>e &lt;5</th>" in parts[1]
     words = page(shown)
     assert "Evaluating WSOL right, Table 2 : a, b, c ...; 2 of 3 rows measured here" in words
-    assert re.search(r"CAM\s*:\s*61\.8 %\s*MaxBoxAcc, CAM: synthbirds, tiny, \s*04-after-cam", words)
-    assert re.search(r"HaS\s*:\s*\+2\.0 points\s*HaS minus CAM: synthbirds, vgg16, tiny", words)
+    assert re.search(r"CAM\s*:\s*61\.8 %\s*photos-cam: synthbirds, tiny", words)
+    assert re.search(r"HaS\s*:\s*2\.0 %\s*birds-has: synthbirds, vgg16, tiny", words)
     assert well_formed(shown.data)
 
 
@@ -205,13 +264,13 @@ def test_a_table_of_which_nothing_was_measured_has_no_list(small_tables):
 
 
 def test_rows_with_the_same_records_share_a_line(in_the_repository):
-    records = {("05-ddt", "quick"): {"DDT, an eigenvector a class": RECORD}}
+    records = {("experiment", "photos-ddt"): {"record": {**RECORD, "profile": "tiny"}}}
     (line,) = [item for item in re.findall(r"<li>.*?</li>", ledger.tables(records).data) if "DDT-VGG16" in item][:1]
     assert "DDT-ResNet50, DDT-VGG16, DDT-InceptionV3, DDT-DenseNet161" in line
 
 
 def test_an_exact_number_is_no_share(small_tables):
-    records = {("04-after-cam", "tiny"): {CAM[1]: {**RECORD, "value": 25.56, "n": 0}}}
+    records = {("01-task-and-data", "tiny"): {"cub/best centred box": {**RECORD, "value": 25.56, "n": 0}}}
     assert "25.56 <small>" in ledger.tables(records).data
 
 

@@ -1,8 +1,10 @@
-"""The claims ledger: what four papers say and what this book has recorded go in, a verdict for each claim comes out.
+"""The claims ledger: what four papers say is held against what this book has recorded, by one rule for all.
 
-``book/claims.yaml`` holds the claims. Each says where it is printed, which of our records bear on it, and between which bounds
-they confirm it. The rule is one for all: the 95 % interval of a record wholly inside the bounds is *reproduced*, wholly
-outside *contradicted*, across *not at this scale*; without a record a claim is *not run*.
+``book/claims.yaml`` holds the claims. Each says where it is printed, which of our records bear on it, between which bounds they
+confirm it, and when these were set; ``book/claims-changes.yaml`` says what was changed, withdrawn or written after the results.
+
+The rule: the 95 % interval of a record wholly inside the bounds is *reproduced*, wholly outside *contradicted*, across *not at
+this scale*; without a record a claim is *not run*. And no verdict where it would not carry: :func:`decide` says when.
 """
 
 from __future__ import annotations
@@ -15,26 +17,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from scipy import stats
 
-from wsol_lib.book import results
+from wsol_lib.book import definitions, evidence, results
+from wsol_lib.book.evidence import COUNTED, KINDS, MEASURES, RESTS_ON, Evidence, Ranges, Records, evidence_of
 from wsol_lib.book.profiles import PROFILES
-from wsol_lib.uncertainty import share_interval
+from wsol_lib.uncertainty import holm
 
 PAPERS = ("psol", "evaluation", "slt", "lchp")
 VERDICTS = ("reproduced", "contradicted", "not at this scale", "not run")
+DECIDED = VERDICTS[:2]
+CHANGES = "claims-changes.yaml"
 
 _NUMBER = r"([-+]?\d+(?:\.\d+)?)"
 _BOUNDS = {
-    rf"above {_NUMBER}": lambda printed, low: (low, math.inf),
-    rf"below {_NUMBER}": lambda printed, high: (-math.inf, high),
-    rf"between {_NUMBER} and {_NUMBER}": lambda printed, low, high: (low, high),
-    rf"within {_NUMBER} of printed": lambda printed, far: (printed - far, printed + far),
-    rf"within {_NUMBER} points of printed": lambda printed, far: ((printed - far) / 100, (printed + far) / 100),
+    rf"above {_NUMBER}": lambda printed, low: [(low, math.inf)],
+    rf"below {_NUMBER}": lambda printed, high: [(-math.inf, high)],
+    rf"between {_NUMBER} and {_NUMBER}": lambda printed, low, high: [(low, high)],
+    rf"more than {_NUMBER} from 0": lambda printed, far: [(-math.inf, -far), (far, math.inf)],
+    rf"within {_NUMBER} of printed": lambda printed, far: [(printed - far, printed + far)],
+    rf"within {_NUMBER} points of printed": lambda printed, far: [((printed - far) / 100, (printed + far) / 100)],
+    rf"within {_NUMBER} percent of printed": lambda printed, far: [
+        (printed * (1 - far / 100), printed * (1 + far / 100))
+    ],
 }
-
-#: (chapter, profile) -> name of a record -> the record
-Records = Mapping[tuple[str, str], Mapping[str, Mapping]]
+#: Keys of a place -> those that it may have beside them.
+_PLACES = {
+    ("chapter", "name"): ("minus", "rests_on"),
+    ("experiment",): ("minus", "measure"),
+    ("computed",): (),
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +59,17 @@ class Claim:
         claim: what the paper says, in one plain sentence of ours
         printed: its numbers, if any, each a cell ``[table, row, column]`` of ``paper_tables.yaml`` or a text
         datasets: on which the paper measured it
-        confirmed: "above x", "below x", "between a and b"; or "within x of printed" and, for shares beside percent, "within x
-            points of printed", which compare the i-th record with the i-th cell. In the unit of the records.
-        measured: records that bear on it, each ``{chapter, name}``, or ``{chapter, name, minus: {chapter, name}}`` where no
-            chapter has recorded the difference itself; a claim says *all* of what it names
-        wanting: one line, what it would take to measure it, for a claim that no chapter measures
+        confirmed: "above x", "below x", "between a and b", "more than x from 0"; or "within x of printed", "within x percent of
+            printed" and, for shares beside percent, "within x points of printed", which compare the i-th record with the i-th
+            cell. In the unit of the records.
+        set: date and commit when ``confirmed`` was written, "2026-11-21 f1a903e"
+        measured: what bears on it, each ``{chapter, name}``, ``{experiment, measure}`` or ``{computed}``, the first two also with
+            ``minus``, another ``{chapter, name}`` or the name of another experiment; a claim says *all* of what it names
+        rests_on: one of ``RESTS_ON``: what the records of chapters that it names come from; only what is trained needs seeds
+        compares_with_floor: true where what it compares with is the whole image or the centred box
+        fails: true where it says that something fails: then boxes below the whole image are no objection
+        control: ``{chapter, name}`` or ``{experiment}`` with ``confirmed``: what must be so beside what fails
+        wanting: one line, what it would take to measure it, for a claim that nothing here measures
         smaller: one line, in what the measurement falls short of the setting whose number the paper prints: it may confirm
             the number, but does not contradict it
         reason: one line, why our records contradict it, as far as a chapter has measured that
@@ -65,36 +82,58 @@ class Claim:
     printed: Sequence = ()
     datasets: Sequence[str] = ()
     confirmed: str = ""
+    set: str = ""
     measured: Sequence[Mapping] = ()
+    rests_on: str = "trained"
+    compares_with_floor: bool = False
+    fails: bool = False
+    control: Mapping | None = None
     wanting: str = ""
     smaller: str = ""
     reason: str = ""
 
 
-class Evidence(NamedTuple):
-    """What one record, or the difference of two, says of a claim; ``record`` holds the circumstances."""
-
-    name: str
-    chapter: str
-    profile: str
-    value: float
-    low: float
-    high: float
-    verdict: str
-    record: Mapping
-
-    @property
-    def photographs(self) -> bool:
-        return self.record["dataset"] != "synthbirds"
-
-
 class Decision(NamedTuple):
-    """The verdict on a claim, the evidence by weight, and whether evidence of less weight decides otherwise."""
+    """The verdict on a claim.
+
+    Attributes:
+        claim, verdict: one of ``VERDICTS``
+        evidence: by weight; the first, and all of its weight, decide
+        disagreement: whether evidence of less weight decides otherwise
+        why: what keeps the evidence from deciding, if something does
+        p: of the claim, before Holm's correction; None where nothing was sampled, or it could not decide anyway
+        late: whether the bounds were written on the day of a deciding record or later
+    """
 
     claim: Claim
     verdict: str
     evidence: Sequence[Evidence]
     disagreement: bool
+    why: str = ""
+    p: float | None = None
+    late: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One of ``KINDS``; empty without evidence."""
+        return self.evidence[0].kind if self.evidence else ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done to claims or records after results were known.
+
+    Args:
+        date, commit: when
+        claims: ids, also of those that are no longer there
+        what, reason: a sentence each
+    """
+
+    date: str
+    commit: str
+    claims: Sequence[str]
+    what: str
+    reason: str
 
 
 def load(path: str | Path | None = None) -> list[Claim]:
@@ -104,10 +143,9 @@ def load(path: str | Path | None = None) -> list[Claim]:
         FileNotFoundError: no file at ``path``
         ValueError: no list of entries in YAML; an entry that lacks something, says something unknown, or comes twice
     """
-    if path is None:
-        path = next((p for p in (Path("claims.yaml"), Path("book/claims.yaml")) if p.exists()), None)
-        if path is None:  # a chapter that was opened alone
-            return []
+    path = path or _near("claims.yaml")
+    if path is None:  # a chapter that was opened alone
+        return []
     chapters = {chapter.stem for chapter in Path(path).parent.glob("[0-9][0-9]-*.ipynb")}
     claims, seen = [], set()
     for entry in _entries(Path(path)):
@@ -116,6 +154,28 @@ def load(path: str | Path | None = None) -> list[Claim]:
             raise ValueError(f"expected every id once, found {claims[-1].id!r} twice in {path}: rename one of the two")
         seen.add(claims[-1].id)
     return claims
+
+
+def changes(path: str | Path | None = None) -> list[Change]:
+    """What was changed, withdrawn or written after results were known; of ``claims-changes.yaml``, found as by :func:`load`.
+
+    Raises:
+        FileNotFoundError: no file at ``path``
+        ValueError: no list of entries in YAML; an entry that lacks something, or says something unknown
+    """
+    path = path or _near(CHANGES)
+    known = [field.name for field in fields(Change)]
+    found = [] if path is None else _entries(Path(path))
+    for entry in found:
+        if set(entry) != set(known) or not all(entry.values()):
+            raise ValueError(
+                f"expected {', '.join(known)} in each change of {path}, found {', '.join(map(str, entry))}: mend this entry"
+            )
+    return [Change(**entry) for entry in found]
+
+
+def _near(name: str) -> Path | None:
+    return next((path for path in (Path(name), Path("book") / name) if path.exists()), None)
 
 
 def _entries(path: Path) -> list[Mapping]:
@@ -157,37 +217,94 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
             f"expected measured with confirmed, or wanting, in claim {name!r}, found {', '.join(entry)}: say which records "
             "bear on it and what would confirm it, or what it would take"
         )
-    for place in _places(claim):
-        if set(place) != {"chapter", "name"} or place["chapter"] not in chapters:
-            raise ValueError(
-                f"expected chapter and name of a record in claim {name!r}, the chapter out of {', '.join(sorted(chapters))}, "
-                f"found {place!r}: name a record that a chapter makes"
-            )
-    if claim.measured:
-        for i in range(len(claim.measured)):
-            _bounds(claim, i, printed=0.0)
+    if claim.measured and not re.fullmatch(r"\d{4}-\d\d-\d\d [0-9a-f]{7,40}", str(claim.set)):
+        raise ValueError(
+            f"expected a date and a commit, such as '2026-11-21 f1a903e', as set in claim {name!r}, found {claim.set!r}: say "
+            "when its bounds were written"
+        )
+    if claim.rests_on not in RESTS_ON or bool(claim.fails) != bool(claim.control):
+        raise ValueError(
+            f"expected rests_on out of {', '.join(RESTS_ON)}, and fails with control, in claim {name!r}, found "
+            f"{claim.rests_on!r}, {claim.fails} and {claim.control}: mend this entry"
+        )
+    for place in [*claim.measured, *([_without(claim.control, "confirmed")] if claim.control else [])]:
+        _check_place(name, place, chapters)
+    for i in range(len(claim.measured)):
+        _bounds(claim, i, printed=0.0)
+    if claim.control:
+        _ranges(name, claim.control.get("confirmed", ""), None)
     return claim
 
 
-def _places(claim: Claim) -> Iterable[Mapping]:
-    """Where the records of a claim are: {chapter, name} of each, also of those that are subtracted."""
-    for measured in claim.measured:
-        yield {key: value for key, value in measured.items() if key != "minus"}
-        if "minus" in measured:
-            yield measured["minus"]
+def _check_place(name: str, place: Mapping, chapters: set[str]) -> None:
+    """A ValueError that names the claim if nothing can have been recorded at a place."""
+    keys = next((keys for keys in _PLACES if keys[0] in place), ("chapter", "name"))
+    if not set(keys) <= set(place) <= {*keys, *_PLACES[keys]}:
+        raise ValueError(
+            f"expected chapter and name of a record, or an experiment, in claim {name!r}, found {dict(place)!r}: name what "
+            "bears on it"
+        )
+    if "chapter" in place:
+        if place["chapter"] not in chapters or place.get("rests_on", "trained") not in RESTS_ON:
+            raise ValueError(
+                f"expected chapter and name of a record in claim {name!r}, the chapter out of {', '.join(sorted(chapters))}, "
+                f"rests_on out of {', '.join(RESTS_ON)}, found {dict(place)!r}: name a record that a chapter makes"
+            )
+        if "minus" in place:
+            less = place["minus"]
+            if not isinstance(less, Mapping) or "minus" in less or "chapter" not in less:
+                raise ValueError(
+                    f"expected chapter and name of a record as minus in claim {name!r}, found {less!r}: name one"
+                )
+            _check_place(name, less, chapters)
+        return
+    known = _experiments()
+    own = [place[key] for key in ("experiment", "minus") if key in place]
+    if (known and not set(own) <= known) or place.get("measure", "gt_known_loc") not in MEASURES:
+        raise ValueError(
+            f"expected experiments of book/experiments.yaml, and a measure out of {', '.join(MEASURES)}, in claim {name!r}, "
+            f"found {dict(place)!r}: declare the experiment first, or choose another"
+        )
 
 
-def _bounds(claim: Claim, i: int, printed: float | None = None) -> tuple[float, float]:
-    """Between which values the i-th measurement of a claim confirms it."""
+def _experiments() -> set[str]:
+    """Names of all experiments; empty where their table is not at hand."""
+    if definitions.find(definitions.FILE) is None:
+        return set()
+    return {name for profile in PROFILES for name in definitions.load_experiments(profile)}
+
+
+def _without(mapping: Mapping, key: str) -> dict:
+    return {own: value for own, value in mapping.items() if own != key}
+
+
+def places(claims: Iterable[Claim]) -> list[dict]:
+    """All places that these claims name, one by one: those that are subtracted and the controls among them."""
+    found = []
+    for claim in claims:
+        for measured in [*claim.measured, *([_without(claim.control, "confirmed")] if claim.control else [])]:
+            found.append(_without(measured, "minus"))
+            if "minus" in measured:
+                less = measured["minus"]
+                found.append(dict(less) if isinstance(less, Mapping) else {"experiment": less})
+    return found
+
+
+def _bounds(claim: Claim, i: int, printed: float | None = None) -> Ranges:
+    """Which values of the i-th measurement confirm a claim."""
+    if printed is None and "printed" in claim.confirmed:
+        printed = printed_numbers(claim)[i][1]
+    return _ranges(claim.id, claim.confirmed, printed)
+
+
+def _ranges(name: str, confirmed: str, printed: float | None) -> Ranges:
     for pattern, bounds in _BOUNDS.items():
-        found = re.fullmatch(pattern, claim.confirmed)
-        if found and printed is None and "printed" in pattern:
-            printed = printed_numbers(claim)[i][1]
+        found = re.fullmatch(pattern, confirmed)
         if found:
             return bounds(printed, *map(float, found.groups()))
     raise ValueError(
-        f"expected 'above x', 'below x', 'between a and b', 'within x of printed' or 'within x points of printed' as confirmed "
-        f"in claim {claim.id!r}, found {claim.confirmed!r}: use one of these"
+        f"expected 'above x', 'below x', 'between a and b', 'more than x from 0', 'within x of printed', 'within x percent of "
+        f"printed' or 'within x points of printed' as confirmed in claim {name!r}, found {confirmed!r}: use one of these"
     )
 
 
@@ -213,95 +330,116 @@ def printed_numbers(claim: Claim) -> list[tuple[str, float | None]]:
     return numbers
 
 
-def recorded(claims: Iterable[Claim]) -> dict[tuple[str, str], dict[str, dict]]:
-    """All records that these claims might rest on: the committed ones, and over them those of this run."""
-    chapters = {place["chapter"] for claim in claims for place in _places(claim)}
-    return {
-        (chapter, profile): results.load(chapter, profile) | results.load(chapter, profile, own=True)
-        for chapter in sorted(chapters)
-        for profile in PROFILES
-    }
+def recorded(claims: Iterable[Claim], more: Iterable[Mapping] = ()) -> Records:
+    """All that these claims might rest on, and ``more`` places: :func:`wsol_lib.book.evidence.recorded`."""
+    return evidence.recorded([*places(claims), *more])
 
 
-def interval(record: Mapping) -> tuple[float, float]:
-    """The 95 % interval of a record: its own; a point if nothing was sampled (n = 0); Wilson's for a share of n images.
-
-    The spread over the seeds of a mean (``seeds``, ``spread``) widens Wilson's.
-
-    Raises:
-        ValueError: no interval of its own, and not a share
-    """
-    value, n = record["value"], record["n"]
-    if "interval" in record:
-        low, high = record["interval"]
-        return float(low), float(high)
-    if n == 0:
-        return value, value
-    low, high = share_interval(value, n)
-    seeds = record.get("seeds", 1)
-    of_seeds = stats.t.ppf(0.975, seeds - 1) * record.get("spread", 0.0) / math.sqrt(seeds) if seeds > 1 else 0.0
-    return value - math.hypot(value - low, of_seeds), value + math.hypot(high - value, of_seeds)
+# -- the rule ----------------------------------------------------------------------------------------------------------
 
 
 def decide(claim: Claim, records: Records) -> Decision:
-    """The verdict on a claim.
+    """The verdict on a claim by itself; :func:`decide_all` corrects for their number.
 
-    Records are weighed: photographs before painted birds, then the larger profile before the smaller. Those of the largest
-    weight decide: one of them contradicted is a contradiction, all of them reproduced a reproduction, anything else is not
-    at this scale; nor is the contradiction of a number by a smaller run.
+    Evidence is weighed: what has the seeds to decide before what has not, photographs before painted birds, the larger profile
+    before the smaller. What weighs most decides, all of it together: one piece outside the bounds is a contradiction, all of
+    it inside a reproduction. But it is *not at this scale*, and says why, where
+
+    - a network was trained with fewer than three seeds;
+    - what was compared is no better than the whole image or the best centred box; for a contradiction this must be known
+      (a claim that something fails is met beside a control that does not);
+    - painted birds alone would contradict a claim about photographs;
+    - a run that is smaller than the paper's would contradict it.
 
     Args:
         claim: a line of the ledger
-        records: as from ``recorded``
+        records: as from :func:`recorded`
 
     Raises:
         ValueError: a record that has no interval and is no share
     """
-    evidence = [
-        found
+    found = [
+        own
         for i, measured in enumerate(claim.measured)
-        for profile in PROFILES
-        for found in _evidence(claim, i, measured, profile, records)
+        for own in evidence_of(measured, records, _bounds(claim, i), claim.rests_on)
     ]
-    if not evidence:
+    if not found:
         return Decision(claim, "not run", (), False)
-    evidence.sort(key=_weight, reverse=True)
-    said = [found.verdict for found in evidence if _weight(found) == _weight(evidence[0])]
-    verdict = next((v for v in ("contradicted", "not at this scale") if v in said), "reproduced")
-    if verdict == "contradicted" and claim.smaller:
-        verdict = "not at this scale"
-    others = {found.verdict for found in evidence[len(said) :]} - {"not at this scale"}
-    return Decision(claim, verdict, tuple(evidence), bool(others - {verdict}))
-
-
-def _weight(evidence: Evidence) -> tuple[bool, int]:
-    return evidence.photographs, list(PROFILES).index(evidence.profile)
-
-
-def _evidence(claim: Claim, i: int, measured: Mapping, profile: str, records: Records) -> Iterable[Evidence]:
-    """The i-th measurement of a claim in a profile, if it was made."""
-    record = records.get((measured["chapter"], profile), {}).get(measured["name"])
-    if record is None:
-        return
-    name, value, (low, high) = measured["name"], record["value"], interval(record)
-    if "minus" in measured:
-        other = records.get((measured["minus"]["chapter"], profile), {}).get(measured["minus"]["name"])
-        if other is None or other["dataset"] != record["dataset"]:
-            return
-        name, below, above = f"{name} minus {measured['minus']['name']}", *interval(other)
-        # independent errors: the halves of the two intervals that point the same way add up like the sides of a triangle
-        down, up = math.hypot(value - low, above - other["value"]), math.hypot(high - value, other["value"] - below)
-        value -= other["value"]
-        low, high = value - down, value + up
-    yield Evidence(
-        name, measured["chapter"], profile, value, low, high, _verdict(low, high, *_bounds(claim, i)), record
+    found.sort(key=_weight, reverse=True)
+    leading = [own for own in found if _weight(own) == _weight(found[0])]
+    verdict = next(
+        (v for v in ("contradicted", "not at this scale") if v in {own.verdict for own in leading}), "reproduced"
+    )
+    others = {own.verdict for own in found[len(leading) :]} - {"not at this scale"}
+    why = _objection(claim, verdict, leading, records)
+    can = leading[0].decides and not why and all(own.p is not None for own in leading)
+    return Decision(
+        claim,
+        "not at this scale" if why else verdict,
+        tuple(found),
+        bool(others - {verdict}),
+        why,
+        _chance(verdict, leading) if can else None,
+        any(claim.set[:10] >= own.record["date"] for own in leading if "date" in own.record),
     )
 
 
-def _verdict(low: float, high: float, least: float, most: float) -> str:
-    """How an interval lies to the bounds; touching a bound is not yet beyond it."""
-    if least < low and high < most:
-        return "reproduced"
-    if high < least or low > most:
-        return "contradicted"
-    return "not at this scale"
+def decide_all(claims: Iterable[Claim], records: Records) -> list[Decision]:
+    """The verdicts on all claims; those that do not survive Holm's correction are *not at this scale*.
+
+    Corrected are all that could have been decided from measurements, the undecided ones too: they were asked as well.
+    """
+    decisions = [decide(claim, records) for claim in claims]
+    asked = [i for i, decision in enumerate(decisions) if decision.p is not None]
+    for i, corrected in zip(asked, holm([decisions[i].p for i in asked])):
+        if decisions[i].verdict in DECIDED and corrected >= 0.05:
+            why = f"{decisions[i].verdict} by itself (p = {decisions[i].p:.2g}), not beside {len(asked) - 1} others"
+            decisions[i] = decisions[i]._replace(verdict="not at this scale", why=f"{why} (Holm's correction)")
+    return decisions
+
+
+def _weight(own: Evidence) -> tuple[bool, bool, int]:
+    return own.decides, own.kind != "painted birds", COUNTED.index(own.profile) if own.profile else 0
+
+
+def _objection(claim: Claim, verdict: str, leading: Sequence[Evidence], records: Records) -> str:
+    """Why this verdict would not carry; empty if it does."""
+    number = min(own.seeds for own in leading)
+    if not leading[0].decides:
+        return {1: "one seed", 2: "two seeds"}[number]
+    if verdict not in DECIDED:
+        return ""
+    if verdict == "reproduced" and claim.fails:
+        return "" if _control_holds(claim, records) else "the control beside it fails as well, or was not run"
+    # only what contradicts must carry a contradiction
+    speaking = [own for own in leading if own.verdict == verdict]
+    objections = [_objection_to(claim, own) for own in speaking]
+    if verdict == "contradicted":
+        return "" if "" in objections else objections[0]
+    return next(filter(None, objections), "")
+
+
+def _objection_to(claim: Claim, own: Evidence) -> str:
+    about_boxes = own.kind in KINDS[:2] and not claim.compares_with_floor
+    if about_boxes and own.floor == "below":
+        return "not everything compared beats the whole image and the best centred box"
+    if own.verdict == "reproduced":
+        return ""
+    if about_boxes and own.floor == "unknown":
+        return "whether what was compared beats the whole image and the best centred box is not recorded"
+    if own.kind == "painted birds" and list(claim.datasets) != ["none"]:
+        return "painted birds alone do not contradict a claim about photographs"
+    return f"smaller than the paper's: {claim.smaller}" if claim.smaller else ""
+
+
+def _control_holds(claim: Claim, records: Records) -> bool:
+    place = _without(claim.control, "confirmed")
+    found = evidence_of(place, records, _ranges(claim.id, claim.control["confirmed"], None), claim.rests_on)
+    return bool(found) and all(own.decides and own.verdict == "reproduced" for own in found)
+
+
+def _chance(verdict: str, leading: Sequence[Evidence]) -> float:
+    """The p-value of a claim: all of its evidence must hold; of a contradiction one piece is enough, whichever it is."""
+    if verdict == "contradicted":
+        return min(1.0, len(leading) * min(own.p for own in leading if own.verdict == verdict))
+    return max(own.p for own in leading)

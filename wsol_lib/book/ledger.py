@@ -14,8 +14,8 @@ import numpy as np
 from IPython.display import HTML, Markdown
 
 from wsol_lib.book import results
-from wsol_lib.book.claims import Claim, Decision, Evidence, Records, printed_numbers
-from wsol_lib.book.profiles import PROFILES
+from wsol_lib.book.claims import DECIDED, VERDICTS, Change, Claim, Decision, printed_numbers
+from wsol_lib.book.evidence import COUNTED, KINDS, Evidence, Records
 
 TITLES = {"psol": "PSOL", "evaluation": "Evaluating WSOL right", "slt": "SLT-Net", "lchp": "LCHP"}
 #: Verdict -> symbol and colour: told apart without seeing the colour.
@@ -26,6 +26,12 @@ LIGHTS = {
     "not run": ("○", "#7F7F7F"),
 }
 NONE = "<p><em>none</em></p>"
+#: What is said of evidence from boxes.
+FLOORS = {
+    "above": "; above the whole image and the best centred box",
+    "below": "; <strong>not above the whole image and the best centred box</strong>",
+    "unknown": "; whether above the whole image and the best centred box is not recorded",
+}
 
 # -- claims ------------------------------------------------------------------------------------------------------------
 
@@ -38,6 +44,47 @@ def listed(decisions: Iterable[Decision], *, reasons: bool = False) -> HTML:
         if reasons and decision.claim.reason:
             lines.append(f'<p style="margin-left: 1.5em">{escape(decision.claim.reason)}</p>')
     return HTML("".join(lines) or NONE)
+
+
+def counted(decisions: Iterable[Decision]) -> HTML:
+    """How many claims have which verdict, by the kind of evidence that decides; those without evidence stand in the last row."""
+    decisions = list(decisions)
+    lines = ["<th></th>" + "".join(f"<th>{LIGHTS[verdict][0]} {verdict}</th>" for verdict in VERDICTS[:3])]
+    for kind in KINDS:
+        numbers = [number_of(decisions, verdict, kind) for verdict in VERDICTS[:3]]
+        lines.append(f"<th>{kind}</th>" + "".join(f"<td>{number or ''}</td>" for number in numbers))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    total = f"<p>{len(decisions)} claims, {number_of(decisions, 'not run')} of them {LIGHTS['not run'][0]} not run.</p>"
+    return HTML(f"<table>{body}</table>{total}")
+
+
+def number_of(decisions: Iterable[Decision], verdict: str, kind: str | None = None) -> int:
+    """How many claims have a verdict, by one kind of evidence or by any."""
+    return sum(d.verdict == verdict and kind in (None, d.kind) for d in decisions)
+
+
+def corrected(decisions: Iterable[Decision]) -> Markdown:
+    """What Holm's correction changes, in words and as a list."""
+    decisions = list(decisions)
+    asked = sum(d.p is not None for d in decisions)
+    taken = [d for d in decisions if d.p is not None and d.why]
+    kept = sum(d.p is not None and d.verdict in DECIDED for d in decisions)
+    lines = [f"- {d.claim.claim} `{d.claim.id}`: {d.why}." for d in taken]
+    text = (
+        f"{asked} claims were put to measurements that could have decided them. After the correction {kept} are decided; it "
+        f"takes back {len(taken)}{':' if taken else '.'}"
+    )
+    return Markdown("\n".join([text, "", *lines]))
+
+
+def changed(changes: Iterable[Change]) -> HTML:
+    """What was changed, withdrawn or written after results were known, the latest first."""
+    items = (
+        f"{escape(one.date)}, <code>{escape(one.commit)}</code>: {escape(one.what)} {escape(one.reason)} "
+        f"<small>({escape(', '.join(one.claims))})</small>"
+        for one in sorted(changes, key=lambda one: one.date, reverse=True)
+    )
+    return HTML(_items(items) or NONE)
 
 
 def waiting(decisions: Iterable[Decision]) -> HTML:
@@ -62,8 +109,13 @@ def _details(decision: Decision) -> str:
     lines = [f"<p>{escape(claim.place)}; data: {', '.join(claim.datasets)}.{' Printed:' if cells else ''}</p>"]
     lines.append(_items(map(escape, cells)))
     if claim.measured:
-        lines.append(f"<p>Confirmed if {escape(claim.confirmed)}.{' Measured:' if evidence else ''}</p>")
+        since = f" ({escape(claim.set)})" if claim.set else ""
+        lines.append(f"<p>Confirmed if {escape(claim.confirmed)}{since}.{' Measured:' if evidence else ''}</p>")
         lines.append(_items(map(_evidence, evidence), always=True))
+    if decision.why:
+        lines.append(f"<p>It decides nothing: {escape(decision.why)}.</p>")
+    if decision.late:
+        lines.append("<p>The bounds were written on the day of the record or later; the list of changes says why.</p>")
     if decision.disagreement:
         lines.append("<p><strong>The evidence does not agree:</strong> what comes first decides.</p>")
     if evidence and claim.smaller:
@@ -71,7 +123,8 @@ def _details(decision: Decision) -> str:
         lines.append(f"<p>Smaller than the paper's run, so it may confirm and not contradict: {smaller}.</p>")
     if decision.verdict == "not run":
         lines.append(f"<p>{_wanting(claim)}</p>")
-    tried = f" <small>(on {escape(evidence[0].record['dataset'])})</small>" if evidence else ""
+    short = decision.why.partition(":")[0]
+    tried = f" <small>({escape(', '.join(filter(None, [decision.kind, short])))})</small>" if evidence else ""
     style = f"border-left: 0.5em solid {colour}; padding: 0.1em 0 0.1em 0.6em; margin: 0.3em 0"
     return (
         f'<details style="{style}"><summary>{symbol} <strong>{decision.verdict}</strong>{tried}: '
@@ -89,9 +142,14 @@ def _evidence(found: Evidence) -> str:
     low, value, high = (_number(number, found.name) for number in (found.low, found.value, found.high))
     between = f" ({low} to {high})" if found.low < found.high else ""
     return (
-        f"{symbol} <em>{escape(found.name)}</em>: <strong>{value}</strong>{between}, profile {found.profile}, "
-        f"{_link(found.chapter)}; {escape(_origin(found.record))}"
+        f"{symbol} <em>{escape(found.name)}</em>: <strong>{value}</strong>{between}"
+        f"{f', profile {found.profile}' if found.profile else ''}, {_where(found)}; {escape(_origin(found.record))}"
+        f"{FLOORS[found.floor] if found.kind in KINDS[:2] else ''}"
     )
+
+
+def _where(found: Evidence) -> str:
+    return _link(found.chapter) if found.chapter else "experiment" if found.profile else "counted here"
 
 
 def _number(value: float, name: str) -> str:
@@ -107,17 +165,28 @@ def _origin(record: Mapping) -> str:
     """The circumstances of a record, in words."""
     facts = [f"{record['n']:,} images of {record['dataset']}" if record["n"] else f"exact, {record['dataset']}"]
     facts += [str(record["backbone"])] if "backbone" in record else []
-    several = record.get("seeds", 1) > 1
-    facts += [f"{record['seeds']} seeds from {record['seed']}" if several else f"seed {record['seed']}"]
-    return ", ".join([*facts, f"commit {record['commit']}", record["date"], record["device"]])
+    if isinstance(record.get("seeds"), list):  # an experiment has an entry a seed
+        facts += [f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"]
+    elif "seed" in record:
+        several = record.get("seeds", 1) > 1
+        facts += [f"{record['seeds']} seeds from {record['seed']}" if several else f"seed {record['seed']}"]
+    facts += [f"commit {record['commit']}"] if "commit" in record else []
+    return ", ".join([*facts, *(record[key] for key in ("date", "device") if key in record)])
 
 
 def _wanting(claim: Claim) -> str:
     """What it would take to run a claim."""
     if claim.wanting:
         return "It would take " + re.sub("`(.+?)`", r"<code>\1</code>", escape(claim.wanting)) + "."
-    chapters = sorted({measured["chapter"][:2] for measured in claim.measured})
-    return f"It would take <code>python -m wsol_lib book --chapters {' '.join(chapters)}</code>."
+    chapters = sorted({measured["chapter"][:2] for measured in claim.measured if "chapter" in measured})
+    experiments = [m[key] for m in claim.measured for key in ("experiment", "minus") if key in m and "experiment" in m]
+    calls = [f"experiment {' '.join(dict.fromkeys(experiments))}"] if experiments else []
+    calls += [f"book --chapters {' '.join(chapters)}"] if chapters else []
+    return (
+        "It would take "
+        + " or ".join(f"<code>python -m wsol_lib {call} --profile tiny --record</code>" for call in calls)
+        + "."
+    )
 
 
 # -- the papers' tables ------------------------------------------------------------------------------------------------
@@ -130,30 +199,62 @@ _TABLE_5 = {
     "new optimization, VST loss": "L_VST",
     "new optimization, SMT loss, top-K maps, VST loss": "SLT",
 }
-#: Paper, table and row, as a pattern -> records of the same method, (chapter, name); the first pattern that fits counts.
+
+
+def _experiments(*names: str) -> list[tuple[str, str]]:
+    """Of the same localizers on photographs and on painted birds."""
+    return [("experiment", f"{group}-{name}") for group in ("photos", "birds") for name in names]
+
+
+#: Paper, table and row, as a pattern -> records of the same method, (chapter, name) or ("experiment", name); the first pattern
+#: that fits counts.
 HERE = {
-    "psol table 2 .*": [("06-psol", "million parameters, {row}"), ("06-psol", "GFLOPs, {row}")],
+    "psol table 2 (VGG16-CAM|DDT-VGG16|ResNet50-CAM|DenseNet161-CAM|PSOL-.*-(Sep|Joint))": [
+        ("computed", "million parameters, {row}"),
+        ("computed", "GFLOPs, {row}"),
+    ],
     "evaluation table 1 .*": [
         ("01-task-and-data", f"{name}/images a class, {{row}}") for name in ("imagenet", "cub", "openimages")
     ],
-    "evaluation table 2 CAM": [("04-after-cam", "MaxBoxAcc, CAM"), ("09-fair-evaluation", "CAM")],
+    "evaluation table 2 CAM": _experiments("cam"),
     "evaluation table 2 centre": [
         ("01-task-and-data", f"{name}/best centred box") for name in ("imagenet", "cub", "tiny-imagenet", "synthbirds")
     ],
-    "evaluation table 2 .*": [("04-after-cam", "{row} minus CAM"), ("09-fair-evaluation", "{row} minus CAM")],
+    **{
+        f"evaluation table 2 {row}": _experiments(row.lower())
+        for row in ("HaS", "ACoL", "SPG", "ADL", "CutMix", "few-shot")
+    },
     **{f"slt table 5 {row}": [("07-slt", f"photographs: {name}"), ("07-slt", name)] for row, name in _TABLE_5.items()},
     "slt table 6 SLT.*": [("07-slt", "photographs: SLT"), ("07-slt", "SLT")],
-    "slt .*SLT-Net": [("07-slt", "SLT regressor"), ("09-fair-evaluation", "SLT")],
-    "lchp table [12] (Pseudo Label|LCHP-I|LCHP-R)": [("08-lchp", "photographs: {row}"), ("08-lchp", "{row}")],
+    "slt .*SLT-Net": _experiments("slt"),
+    "lchp table [12] Pseudo Label": [("08-lchp", "photographs: {row}"), ("08-lchp", "{row}")],
+    "lchp table [12] LCHP-I": _experiments("lchp-i"),
+    "lchp table [12] LCHP-R": _experiments("lchp-r"),
     "lchp table 6 (scale|translation|flip)": [("08-lchp", "LCHP-R, {row} only minus LCHP-I")],
-    "lchp .*LayerCAM.*": [("04-after-cam", "LayerCAM, stage 4 minus Grad-CAM")],
-    "(psol|slt|lchp) .*PSOL.*": [
-        ("06-psol", "student, 12,000 images, the teacher's boxes"),
-        ("06-psol", "student of DDT, resize first"),
-    ],
-    "(psol|slt) .*DDT.*": [("05-ddt", "DDT, an eigenvector a class")],
-    "(psol|slt|lchp) (?!.*Grad).*CAM.*": [("02-cam", "CAM at its best τ (MaxBoxAcc)")],
+    "(psol|slt|lchp) .*PSOL.*": _experiments("psol"),
+    "(psol|slt) .*DDT.*": _experiments("ddt"),
+    "(psol|slt|lchp) (?!.*(Grad|Layer)).*CAM.*": _experiments("cam"),
 }
+
+
+def places() -> list[dict[str, str]]:
+    """Where the records beside the papers' tables are, as :func:`wsol_lib.book.claims.recorded` takes them."""
+    rows = (
+        (f"{paper} {table} {row}", row)
+        for paper, tables in results.printed_tables().items()
+        for table in tables
+        for row in results.printed(paper, table)
+    )
+    found = {place for printed, row in rows for place in _places(printed, row)}
+    return [
+        {key: name} if key in ("experiment", "computed") else {"chapter": key, "name": name}
+        for key, name in sorted(found)
+    ]
+
+
+def _places(printed: str, row: str) -> list[tuple[str, str]]:
+    own = next((found for pattern, found in HERE.items() if re.fullmatch(pattern, printed)), [])
+    return [(key, template.format(row=row)) for key, template in own]
 
 
 class Measured(NamedTuple):
@@ -172,13 +273,17 @@ def here(records: Records, paper: str, table: str, row: str) -> list[Measured]:
         records: as from :func:`wsol_lib.book.claims.recorded`
         paper, table, row: as in :func:`wsol_lib.book.results.printed`
     """
-    places = next((found for pattern, found in HERE.items() if re.fullmatch(pattern, f"{paper} {table} {row}")), [])
     found = []
-    for chapter, template in places:
-        name = template.format(row=row)
-        profile = next((p for p in reversed(PROFILES) if name in records.get((chapter, p), {})), None)
-        if profile:
-            found.append(Measured(chapter, profile, name, records[chapter, profile][name]))
+    for key, name in _places(f"{paper} {table} {row}", row):
+        if key == "computed":
+            own = records.get((key, name), {})
+            found += [Measured("", "", name, {**own, "n": 0, "dataset": "counted here"})] if own else []
+        elif key == "experiment":
+            own = records.get((key, name), {}).get("record")
+            found += [Measured("", own["profile"], name, own)] if own else []
+        else:
+            profile = next((p for p in reversed(COUNTED) if name in records.get((key, p), {})), None)
+            found += [Measured(key, profile, name, records[key, profile][name])] if profile else []
     return found
 
 
@@ -224,7 +329,8 @@ def _here_item(found: Measured) -> str:
     else:
         shown = f"{100 * value:+.1f} points" if " minus " in name else f"{100 * value:.1f} %"
     facts = [record["dataset"], *([record["backbone"]] if "backbone" in record else []), found.profile]
-    return f"{shown} <small>{escape(name)}: {escape(', '.join(facts))}, {_link(found.chapter)}</small>"
+    link = f", {_link(found.chapter)}" if found.chapter else ""
+    return f"{shown} <small>{escape(name)}: {escape(', '.join(filter(None, facts)))}{link}</small>"
 
 
 # -- slips -------------------------------------------------------------------------------------------------------------

@@ -136,8 +136,6 @@ def _key(chapter: Path, parameters: dict) -> str:
     folders = [chapter.parent]  # the printed tables and the claims
     if any(word in text for word in (b"results.load(", b"claims.recorded(", b"records.")):
         folders.append(Path(os.environ["WSOL_RECORDS"]))
-    if b"claims.recorded(" in text:
-        folders.append(Path(os.environ["WSOL_RESULTS"]))
     parts += [
         path.read_bytes() for folder in folders for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.json")])
     ]
