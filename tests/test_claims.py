@@ -470,6 +470,12 @@ def test_what_the_ledger_quotes_is_in_the_papers_tables(book):
             assert len(entry.printed) == len(entry.measured), entry.id
 
 
+def test_what_falls_short_of_the_papers_setting_says_in_what(book):
+    for entry in book:
+        if entry.measured and entry.rests_on in ("trained", "untrained") and entry.datasets != ["none"]:
+            assert entry.smaller, entry.id
+
+
 @pytest.fixture(scope="module")
 def decisions():
     with pytest.MonkeyPatch.context() as patch:
