@@ -17,7 +17,7 @@ from timm.data import ImageNetInfo
 
 from wsol_lib.cam import CAM
 from wsol_lib.data import LocalizationDataset
-from wsol_lib.localizer import FACTS, FORMAT, TAU, Localizer, Predictions, wnids_of
+from wsol_lib.localizer import FACTS, FORMAT, Localizer, Predictions, wnids_of
 from wsol_lib.models import WITHOUT_IMAGENET_HEAD
 
 __all__ = ["NAMES", "Localizer", "Predictions", "find", "fit", "load", "pretrained"]
@@ -153,7 +153,7 @@ def pretrained(name: str = "cam", *, backbone: str = "efficientnet_lite0", **hyp
     wnids = tuple(ImageNetInfo().label_names())
     localizer = method(name, imagenet_class_names(), settings, wnids)
     if localizer.makes_maps and localizer.tau is None:
-        localizer.tau = TAU
+        localizer.tau = localizer.published_tau
     return localizer
 
 
