@@ -252,10 +252,11 @@ def test_what_is_shown_of_images_of_one_size(augment, sides, birds):
     assert (any(plain) and all(a or b for a, b in zip(plain, flipped))) is (augment != "crop")
 
 
-def test_a_data_set_brings_no_transform_of_its_own(birds):
+@pytest.mark.parametrize("augment", ["crop", "flip", "none"])
+def test_a_data_set_brings_no_transform_of_its_own(birds, augment):
     changed = Subset(birds, range(4))
     changed.transform = lambda sample: 1 / 0
-    assert fit("cam", changed, **tiny.SETTINGS).history
+    assert fit("cam", changed, **tiny.SETTINGS, augment=augment).history
 
 
 def test_labels_are_all_that_can_be_seen_of_training_images(birds):
@@ -398,6 +399,20 @@ def test_the_mirror_image_is_averaged_with_it(birds, boxed, images):
     torch.testing.assert_close(
         fitted.predict(images.flip(-1), birds.labels).score_maps.flip(-1), plain, rtol=0, atol=1e-5
     )
+
+
+def test_the_mirror_image_is_asked_for_the_class_of_the_image(birds, images):
+    fitted, asked = fit("cam", birds, **tiny.SETTINGS, mirror=True), []
+
+    def localize(images, classes):
+        """Taken for class 1, and its mirror image for class 2."""
+        asked.append(None if classes is None else classes.tolist())
+        logits = torch.eye(4)[torch.full((len(images),), len(asked))]
+        return torch.rand(len(images), 40, 40), logits
+
+    fitted.localize = localize
+    fitted.predict(images[:3])
+    assert asked == [None, [1, 1, 1]]
 
 
 def test_images_of_any_size_have_boxes_in_their_own_pixels(cam, birds):

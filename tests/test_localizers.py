@@ -532,6 +532,17 @@ def test_few_shot_wants_boxed_images(birds):
         localizers.fit("few-shot", birds, **tiny.SETTINGS)
 
 
+def test_few_shot_does_not_learn_an_image_without_boxes_as_empty(birds, boxed):
+    """Where there are masks, all images have one."""
+    some = Subset(boxed, [0, *range(len(boxed))])
+    some.boxes = [torch.zeros(0, 4), *boxed.boxes]
+    given = tiny.settings("few-shot", augment="none", masks=False)
+    first, second = (localizers.fit("few-shot", birds, chosen, **given) for chosen in (some, boxed))
+    assert_equal(first, second)
+    with_masks = localizers.fit("few-shot", birds, some, **given | {"masks": True})
+    assert not torch.equal(weights(with_masks)["backbone.head.weight"], weights(first)["backbone.head.weight"])
+
+
 @pytest.mark.parametrize("name", ["centre", "cam", "psol", "few-shot"])
 def test_boxed_images_without_boxes(name, birds):
     class Bare(Subset):
