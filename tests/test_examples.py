@@ -14,7 +14,7 @@ from wsol_lib.__main__ import main
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(4)]
-TINY = ["epochs=1", "input_size=32", "batch_size=4", "pretrained=false", "learning_rate=0.0001"]
+TINY = ["epochs=1", "input_size=32", "batch_size=4", "learning_rate=0.0001"]
 
 
 @pytest.fixture
