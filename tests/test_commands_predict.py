@@ -105,6 +105,21 @@ def test_a_method_without_classes_finds_objects(flat):
     assert (x + w / 2, y + h / 2) == pytest.approx((width / 2, height / 2), abs=0.01) and w < width
 
 
+def test_where_nothing_was_found_there_is_no_box(flat, monkeypatch):
+    predict = localizers.Localizer.predict
+
+    def without_the_second(self, images, labels=None):
+        found = predict(self, images, labels)
+        found.boxes[1] = 0
+        return found
+
+    monkeypatch.setattr(localizers.Localizer, "predict", without_the_second)
+    _, out = call(flat, "--method", "centre", "--flat")
+    content = json.loads(out.read_text())
+    assert len(content["images"]) == 4 and [a["image_id"] for a in content["annotations"]] == [1, 3, 4]
+    assert "<figcaption>coffee.png<br>no box" in out.with_suffix(".html").read_text()
+
+
 def test_ddt_looks_for_what_a_flat_folder_has_in_common(flat):
     content = json.loads(call(flat, "--method", "ddt", "--flat", "--input-size", "64")[1].read_text())
     assert len(content["annotations"]) == 4 and content["info"]["method"] == "ddt"
