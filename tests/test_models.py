@@ -44,8 +44,8 @@ def test_forward_is_the_head_on_the_features(name):
 
 @pytest.mark.parametrize("name, side", [("vgg16", 7), ("vgg_gap", 14), ("resnet50", 7), ("efficientnet_lite0", 7)])
 def test_feature_maps_have_the_resolution_of_the_papers(name, side):
-    backbone = create_backbone(name, num_classes=3, pretrained=False).eval()
-    with torch.inference_mode():
+    with torch.device("meta"):
+        backbone = create_backbone(name, num_classes=3, pretrained=False).eval()
         assert backbone.features(torch.zeros(1, 3, 224, 224)).shape[-2:] == (side, side)
 
 
