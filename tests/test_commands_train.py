@@ -84,7 +84,7 @@ def test_options_of_the_data_set_and_of_one_split(tmp_path, capsys):
 def test_a_finished_training_is_not_repeated(root, capsys):
     _, out = call(root)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert call(root)[0] == 0
+    assert call(root, "--set", "num_workers=2")[0] == 0  # which makes no difference
     assert "is finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
@@ -125,11 +125,21 @@ def test_an_interrupted_training_goes_on(root, monkeypatch, capsys):
     assert not (out / "checkpoint").exists()
 
 
-def test_a_training_killed_in_its_last_step_is_finished_by_the_next_call(root, monkeypatch):
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_training_killed_in_its_last_steps_is_finished_by_the_next_call(root, monkeypatch, step):
+    """Before and after the checkpoints are set aside to be removed."""
+    steps = []
+
+    def killed(*_, **__):
+        steps.append(1)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(train.shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(train.shutil, "rmtree", killed)
         status, out = call(root)
     assert status == 130 and (out / "localizer.json").exists()
+    assert len([path for path in out.iterdir() if path.is_dir()]) == 1
     assert call(root)[0] == 0
     assert not [path for path in out.iterdir() if path.is_dir()]
 
