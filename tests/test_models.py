@@ -2,6 +2,7 @@
 
 import copy
 import os
+from contextlib import contextmanager
 from urllib.error import URLError
 
 import numpy as np
@@ -30,9 +31,19 @@ from wsol_lib.models import (
 TORCHVISION = ["vgg16", "resnet50", "densenet161", "inception_v3"]
 
 
+@contextmanager
+def no_dice():
+    """New weights are all the same: to draw the 138 million of a VGG takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("normal_", "kaiming_normal_", "kaiming_uniform_", "uniform_", "trunc_normal_"):
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor.detach().fill_(0.01))
+        yield
+
+
 @pytest.mark.parametrize("name", sorted(BACKBONES))
 def test_forward_is_the_head_on_the_features(name):
-    backbone = create_backbone(name, num_classes=7, pretrained=False).eval()
+    with no_dice():
+        backbone = create_backbone(name, num_classes=7, pretrained=False).eval()
     x = torch.randn(2, 3, 96, 96)
     with torch.inference_mode():
         features = backbone.features(x)
@@ -139,7 +150,8 @@ def test_torchvision_weights_give_torchvision_logits(name, monkeypatch):
     reference = torchvision.models.get_model(name, weights=None).eval()
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: reference.state_dict())
-    backbone = create_backbone(name).eval()
+    with no_dice():
+        backbone = create_backbone(name).eval()
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     reference.transform_input = True  # of InceptionV3; the others ignore it
     imagenet = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -152,7 +164,8 @@ def test_vgg_gap_starts_from_the_convolutions_of_vgg16(monkeypatch):
     reference = torchvision.models.vgg16(weights=None)
     weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: reference.state_dict())
-    backbone = create_backbone("vgg_gap", num_classes=4)
+    with no_dice():
+        backbone = create_backbone("vgg_gap", num_classes=4)
     torch.testing.assert_close(backbone.trunk[28].weight, reference.features[28].weight)
 
 
