@@ -217,11 +217,13 @@ def limited_per_class(dataset: LocalizationDataset, limit: int, seed: int = 0) -
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"expected limit_per_class as a whole number from 1 up, found {limit!r}: correct it")
+    return Subset(dataset, torch.cat([own[:limit] for own in drawn_per_class(dataset, seed)]).sort().values.tolist())
+
+
+def drawn_per_class(dataset: LocalizationDataset, seed: int = 0) -> tuple[Tensor, ...]:
+    """The places of each class's images, int64 (n,) a class, in an order drawn by ``seed``."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-    by_class = order[torch.argsort(dataset.labels[order], stable=True)]  # class by class, in random order inside
-    starts = dataset.images_per_class.cumsum(0) - dataset.images_per_class
-    rank = torch.arange(len(dataset)) - starts[dataset.labels[by_class]]
-    return Subset(dataset, by_class[rank < limit].sort().values.tolist())
+    return order[torch.argsort(dataset.labels[order], stable=True)].split(dataset.images_per_class.tolist())
 
 
 def scaled_boxes(dataset: LocalizationDataset, i: int, shape: tuple[int, int]) -> Tensor:

@@ -16,7 +16,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from wsol_lib.data import LocalizationDataset, Subset, load_dataset, scaled_boxes, scaled_masks
+from wsol_lib.data import (
+    LocalizationDataset,
+    Subset,
+    drawn_per_class,
+    load_dataset,
+    scaled_boxes,
+    scaled_masks,
+)
 from wsol_lib.data.transforms import stack_images
 from wsol_lib.evaluate import CURVES
 from wsol_lib.localizer import BATCH, Localizer, wnids_of
@@ -82,9 +89,8 @@ def load_split(settings: Settings, split: str, root: str | Path | None) -> Local
 
 def share_per_class(dataset: LocalizationDataset, share: float, seed: int = 0) -> Subset:
     """A share in (0, 1] of the images of each class, rounded down, but at least one; drawn by ``seed``."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-    by_class = order[torch.argsort(dataset.labels[order], stable=True)].split(dataset.images_per_class.tolist())
-    kept = [own[: max(1, int(share * len(own) + 1e-9))] for own in by_class]  # 0.29 * 100 is a little less than 29
+    drawn = drawn_per_class(dataset, seed)
+    kept = [own[: max(1, int(share * len(own) + 1e-9))] for own in drawn]  # 0.29 * 100 is a little less than 29
     return Subset(dataset, torch.cat(kept).sort().values.tolist())
 
 
