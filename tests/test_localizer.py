@@ -171,6 +171,7 @@ def test_settings_are_plain_and_the_callers_stay_his():
         ({"backbone": 50}, "expected backbone as text, found 50"),
         ({"schedule": "cosine"}, "expected a schedule out of one-cycle, constant, step, found 'cosine'"),
         ({"augment": "mixup"}, "expected augment out of crop, flip, none, found 'mixup'"),
+        ({"precision": "half"}, "expected a precision out of float32, bfloat16, found 'half'"),
         ({"freeze": "most"}, "expected freeze as a number of stages or \"all\", found 'most'"),
         ({"freeze": True}, 'expected freeze as a number of stages or "all", found True'),
         ({"tau": 1.5}, r"expected tau in \[0, 1\], found 1.5"),

@@ -160,6 +160,15 @@ def test_what_is_asked_together_is_what_is_asked_apart(name, fitted, birds, imag
             torch.testing.assert_close(alone.score_maps, together.score_maps[i : i + 1], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "centre"])
+def test_half_precision_is_another_network_of_the_same_kind(name, fitted, birds, boxed, images):
+    half = localizers.fit(name, birds, boxed, **tiny.settings(name), precision="bfloat16")
+    assert not all(torch.equal(value, weights(half)[key]) for key, value in weights(fitted(name)).items())
+    assert {value.dtype for value in weights(half).values()} == {value.dtype for value in weights(fitted(name)).values()}
+    found = half.predict(images, birds.labels)
+    assert all(field is None or (field.dtype == torch.float32 and torch.isfinite(field).all()) for field in found)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_seed_one_network(name, fitted, birds, boxed):
     torch.manual_seed(99)  # what came before does not matter

@@ -481,3 +481,15 @@ def test_wnids_that_imagenet_does_not_have():
         create_backbone("efficientnet_lite0", 3, wnids=("n0", "n01443537", "n1"))
     with pytest.raises(ValueError, match="expected a WordNet id a class, found 3 for 4 classes"):
         create_backbone("efficientnet_lite0", 4, wnids=WNIDS)
+
+
+def test_a_trunk_in_half_precision():
+    whole = create_backbone("efficientnet_lite0", 4).eval()
+    half = whole.with_head(whole.head)
+    half.precision = torch.bfloat16
+    inputs = whole.preprocess(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    with torch.no_grad():
+        features, close = whole.features(inputs), half.features(inputs)
+    assert close.dtype == torch.float32 and not torch.equal(close, features)
+    assert torch.allclose(close, features, atol=0.1 * float(features.abs().max()))
+    assert half.with_head(whole.head).precision == torch.bfloat16

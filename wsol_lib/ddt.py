@@ -393,7 +393,7 @@ class _Layer:
     def __call__(self, inputs: Tensor) -> Tensor:
         outputs: list[Tensor] = []
         # a copy, because a ReLU behind the layer may work in place
-        handle = self.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone()))
+        handle = self.module.register_forward_hook(lambda module, args, output: outputs.append(output.clone().float()))
         try:
             with eval_mode(self.backbone):
                 self.backbone.features(inputs)

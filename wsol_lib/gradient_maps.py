@@ -101,7 +101,7 @@ class GradCAM(Classifier):
 
         def cut(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
             torch.set_grad_enabled(True)  # from here on up; the context below sets it back
-            found.append(output.detach().requires_grad_())
+            found.append(output.detach().float().requires_grad_())
             return found[0].clone()  # what comes next may work in place
 
         handle = self.backbone.trunk.get_submodule(self.layer or "").register_forward_hook(cut)

@@ -79,6 +79,10 @@ class Backbone(nn.Module):
         num_features: C
         mean, std: per channel, of images in [0, 1]; what the trunk was trained with
         input_size: side in pixels of the square images it was trained on
+
+    Attributes:
+        precision: torch.float32, or torch.bfloat16, in which the trunk then computes (autocast); features, and all that stands
+            on them, are float32 in any case
     """
 
     def __init__(
@@ -94,13 +98,17 @@ class Backbone(nn.Module):
         # channels last: what convolutions run fastest on, on CPUs as on GPUs
         self.trunk, self.head = trunk.to(memory_format=torch.channels_last), head
         self.num_features, self.input_size = num_features, input_size
+        self.precision = torch.float32
         self._frozen: list[nn.Module] = []
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def features(self, x: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) -> last feature map (N, C, h, w)."""
-        return self.trunk(x)
+        if self.precision == torch.float32:
+            return self.trunk(x)
+        with torch.autocast(x.device.type, self.precision):
+            return self.trunk(x).float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) -> logits (N, K)."""
@@ -109,7 +117,8 @@ class Backbone(nn.Module):
     def with_head(self, head: nn.Module) -> Backbone:
         """The same trunk, shared and not copied, under another head."""
         other = Backbone(self.trunk, head, self.num_features, input_size=self.input_size)
-        other.mean, other.std, other._frozen = self.mean, self.std, self._frozen
+        for name in ("mean", "std", "precision", "_frozen"):
+            setattr(other, name, getattr(self, name))
         return other.train(self.training)
 
     def stages(self) -> list[list[Layer]]:

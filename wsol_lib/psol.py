@@ -370,7 +370,7 @@ class PSOL(Localizer):
         if kept is not None and kept.exists():  # drawn before this training was interrupted
             return pseudo_boxes.load(kept, dataset, keep_good=True)[0]
         teacher = self.settings["teacher"]
-        own = {name: self.settings[name] for name in ("backbone", "pretrained", "num_workers", "seed")}
+        own = {name: self.settings[name] for name in ("backbone", "pretrained", "precision", "num_workers", "seed")}
         own["input_size"] = self.input_size * (2 if teacher == "ddt" else 1)
         own |= self.settings["teacher_settings"]
         folder = None if stage.folder is None else stage.folder / "teacher"

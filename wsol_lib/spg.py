@@ -160,7 +160,7 @@ class SPG(CAM):
         """The last feature map and the one that B1 reads."""
         middle = []
         module = self.backbone.trunk.get_submodule(self.place)
-        handle = module.register_forward_hook(lambda module, arguments, output: middle.append(output))
+        handle = module.register_forward_hook(lambda module, arguments, output: middle.append(output.float()))
         try:
             return self.backbone.features(inputs), middle[0]
         finally:
