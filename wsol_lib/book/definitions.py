@@ -132,7 +132,7 @@ class Experiment:
 def _loaded(name: str, split: str, root: str | None, options: str) -> LocalizationDataset:
     chosen = json.loads(options)
     limit, seed = chosen.pop("limit_per_class", None), chosen.pop("limit_seed", 0)
-    dataset = load_dataset(name, split, root, **chosen)
+    dataset = load_dataset(name, chosen.pop("split", split), root, **chosen)
     return dataset if limit is None else limited_per_class(dataset, limit, seed)
 
 
