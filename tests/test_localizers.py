@@ -361,7 +361,7 @@ BAD_FACTS = {
         "expected settings of acol out of .*, found|expected the weights",
     ),
     "more settings": (with_settings(colour="red"), "expected settings of cam out of .*, found colour"),
-    "another kind of setting": (with_settings(freeze="much"), "expected freeze as a number of stages"),
+    "another kind of setting": (with_settings(freeze=True), "expected freeze as a number of stages"),
     "another backbone": (
         with_settings(backbone="efficientnet_lite0"),
         "expected the weights of cam in .*, found something else",

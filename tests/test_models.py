@@ -385,6 +385,15 @@ def test_a_copy_keeps_its_own_parts_frozen():
     assert sum(modes(second)) < sum(modes(first))
 
 
+def test_a_layer_by_its_name_is_the_last_to_freeze():
+    backbone = create_backbone("efficientnet_lite0", 4, pretrained=False).freeze("2.5.3")
+    learning = {name for name, parameter in backbone.trunk.named_parameters() if parameter.requires_grad}
+    assert {name[:3] for name in learning} == {"2.6", "3.w", "4.w", "4.b"}
+    assert not backbone.trunk[2][5][3].training and backbone.trunk[2][6].training
+    with pytest.raises(ValueError, match="expected the last layer to freeze out of 0, 1, .*2.5.3.*, found 'blocks'"):
+        backbone.freeze("blocks")
+
+
 def test_two_heads_freeze_the_trunk_that_they_share():
     first = small()
     second = first.with_head(GapLinear(1280, 5))
@@ -392,7 +401,7 @@ def test_two_heads_freeze_the_trunk_that_they_share():
     assert not frozen_part(first.train())[1].training
 
 
-@pytest.mark.parametrize("stages", [-1, 6, True, 1.0, "2"])
+@pytest.mark.parametrize("stages", [-1, 6, True, 1.0])
 def test_a_wrong_number_of_stages(stages):
     backbone = small()
     with pytest.raises(ValueError, match=rf"expected 0 to 5 stages to freeze, .* found {stages}: choose one"):

@@ -51,7 +51,7 @@ BATCH = 64  # images in one forward pass when boxes are asked for
 
 #: What every localizer that learns can be told, and what is taken where neither its paper nor the caller says otherwise.
 #: ``input_size`` and ``output_stride`` None are the backbone's own; ``freeze`` is the number of its stages that stay as they
-#: are, or "all";
+#: are, the name of the last layer that does (:meth:`wsol_lib.models.Backbone.freeze`), or "all";
 #: ``augment`` "crop" (random crop out of 256 / 224 of the side, and flips), "flip" (nothing is cut off) or "none";
 #: ``imagenet_rows`` starts the head with ImageNet's rows where all classes are ImageNet's; ``mirror`` adds the map of the
 #: mirror image; ``tau`` is chosen from boxed images, or TAU without any, unless it is given; ``precision`` is that of the trunk:
@@ -617,10 +617,10 @@ def _check_settings(
 def _check_kind(name: str, value: Any, default: Any) -> None:
     """ValueError unless the value is of the default's kind; None is not looked at."""
     kind = next((kind for kind in KINDS if isinstance(default, kind)), None)
-    if value is None or kind is None or (name, value) == ("freeze", "all"):
+    if value is None or kind is None or (name == "freeze" and isinstance(value, str)):
         return
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        word = 'a number of stages or "all"' if name == "freeze" else KINDS[kind]
+        word = 'a number of stages, the name of a layer or "all"' if name == "freeze" else KINDS[kind]
         raise ValueError(f"expected {name} as {word}, found {value!r}: correct it")
 
 

@@ -125,20 +125,28 @@ class Backbone(nn.Module):
         """The modules of the trunk in groups of one resolution each, from the image on; see :func:`stages_of`."""
         return stages_of(self.trunk)
 
-    def freeze(self, stages: int | None = None) -> Backbone:
+    def freeze(self, stages: int | str | None = None) -> Backbone:
         """Leave the first ``stages`` of :meth:`stages` as they are, in training too: no gradients, batch norm in eval mode.
 
         Args:
-            stages: how many; None takes the whole trunk
+            stages: how many, or the name of the last layer in them that stays; None takes the whole trunk
 
         Returns:
             itself
 
         Raises:
-            ValueError: more stages than there are, fewer than none, or no whole number
+            ValueError: more stages than there are, fewer than none, or no whole number; a name that no layer has
         """
         if stages is None:
             frozen: list[nn.Module] = [self.trunk]
+        elif isinstance(stages, str):
+            layers = [layer for group in self.stages() for layer in group]
+            names = [layer.name for layer in layers]
+            if stages not in names:
+                raise ValueError(
+                    f"expected the last layer to freeze out of {', '.join(names)}, found {stages!r}: choose one of these"
+                )
+            frozen = [layer.module for layer in layers[: names.index(stages) + 1]]
         else:
             groups = self.stages()
             if isinstance(stages, bool) or not isinstance(stages, int) or not 0 <= stages <= len(groups):
