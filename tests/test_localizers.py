@@ -164,7 +164,9 @@ def test_what_is_asked_together_is_what_is_asked_apart(name, fitted, birds, imag
 def test_half_precision_is_another_network_of_the_same_kind(name, fitted, birds, boxed, images):
     half = localizers.fit(name, birds, boxed, **tiny.settings(name), precision="bfloat16")
     assert not all(torch.equal(value, weights(half)[key]) for key, value in weights(fitted(name)).items())
-    assert {value.dtype for value in weights(half).values()} == {value.dtype for value in weights(fitted(name)).values()}
+    assert {value.dtype for value in weights(half).values()} == {
+        value.dtype for value in weights(fitted(name)).values()
+    }
     found = half.predict(images, birds.labels)
     assert all(field is None or (field.dtype == torch.float32 and torch.isfinite(field).all()) for field in found)
 
