@@ -107,6 +107,13 @@ def test_two_sliders_hold_a_picture_for_each_pair_of_values_the_last_one_fastest
     assert 'max="1" value="1"' in page and 'max="2" value="2"' in page
 
 
+def test_a_slider_says_what_is_seen_and_has_a_caption():
+    words = dict(alt="a <cat>", note="its box & <map>")
+    page = plots.slider(lambda value: plt.figure(figsize=(1, 1)), [0, 1], label="τ", **words).data
+    assert 'alt="a &lt;cat&gt;: τ 0"' in page and 'image.alt = "a \\u003ccat>: " + labels' in page
+    assert "<figcaption>its box &amp; &lt;map&gt;</figcaption>" in page
+
+
 def test_a_label_is_text_whatever_it_says():
     label = """</script><b title="'">a & b</b>"""
     page = plots.slider(lambda value: plt.figure(figsize=(1, 1)), [0, 1], label=label).data

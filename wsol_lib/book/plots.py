@@ -165,7 +165,15 @@ def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
-def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: str, start: int = 0) -> HTML:
+def slider(
+    draw: Callable[[float], Figure],
+    values: Sequence[float],
+    *,
+    label: str,
+    start: int = 0,
+    alt: str = "",
+    note: str = "",
+) -> HTML:
     """A slider over pictures drawn beforehand: it moves without a kernel, in the rendered book as in a notebook.
 
     Args:
@@ -173,25 +181,38 @@ def slider(draw: Callable[[float], Figure], values: Sequence[float], *, label: s
         values: what the slider runs over
         label: what stands in front of the value
         start: index of the first value shown
+        alt, note: as of :func:`sliders`
     """
-    return sliders(draw, {label: values}, start=[start])
+    return sliders(draw, {label: values}, start=[start], alt=alt, note=note)
 
 
-def sliders(draw: Callable[..., Figure], dials: Mapping[str, Sequence[float]], *, start: Sequence[int]) -> HTML:
+def sliders(
+    draw: Callable[..., Figure],
+    dials: Mapping[str, Sequence[float]],
+    *,
+    start: Sequence[int],
+    alt: str = "",
+    note: str = "",
+) -> HTML:
     """Several sliders over one picture: ``slider`` with a picture for each combination of values, so keep them few.
 
     Args:
         draw: one value of each dial, in their order -> figure
         dials: label -> what its slider runs over
         start: index of the first value shown, of each dial
+        alt: what is seen, for those who cannot see it; the values of the dials stand behind it
+        note: a caption below the picture
     """
     frames = [_as_link(draw(*values)) for values in itertools.product(*dials.values())]
     shown = [[f"{value:g}" for value in values] for values in dials.values()]
     # its own name, the same in every run, so that a page can hold any number of sliders
     name = "slider-" + hashlib.sha256("".join([*dials, *map(str, shown), *frames]).encode()).hexdigest()[:12]
     first = int(np.ravel_multi_index(start, [len(values) for values in shown]))
-    alt = html.escape(", ".join(f"{label} {values[i]}" for label, values, i in zip(dials, shown, start)))
-    labels = json.dumps(list(dials)).replace("<", "\\u003c")  # a "</script>" would end the script even inside quotes
+    seen = f"{alt}: " if alt else ""
+    first_alt = html.escape(seen + ", ".join(f"{label} {values[i]}" for label, values, i in zip(dials, shown, start)))
+    # a "</script>" would end the script even inside quotes
+    labels, seen = (json.dumps(text).replace("<", "\\u003c") for text in (list(dials), seen))
+    below = f"<figcaption>{html.escape(note)}</figcaption>" if note else ""
     inputs = "\n".join(
         f"""<label style="display: flex; gap: 0.8em; align-items: center">{html.escape(label)} <input type="range" min="0"
 max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
@@ -200,7 +221,8 @@ max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
     )
     return HTML(f"""<figure id="{name}" style="margin: 1em 0">
 {inputs}
-<img src="{frames[first]}" alt="{alt}" style="width: 100%; background: white">
+<img src="{frames[first]}" alt="{first_alt}" style="width: 100%; background: white">
+{below}
 <script>(() => {{
   const figure = document.getElementById("{name}"), frames = {frames}, labels = {labels}, shown = {shown};
   const [inputs, outputs] = ["input", "output"].map((tag) => [...figure.querySelectorAll(tag)]);
@@ -208,7 +230,7 @@ max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
   const show = () => {{
     inputs.forEach((input, k) => {{ outputs[k].value = shown[k][input.value]; }});
     image.src = frames[inputs.reduce((index, input, k) => index * shown[k].length + Number(input.value), 0)];
-    image.alt = labels.map((label, k) => `${{label}} ${{outputs[k].value}}`).join(", ");
+    image.alt = {seen} + labels.map((label, k) => `${{label}} ${{outputs[k].value}}`).join(", ");
   }};
   inputs.forEach((input) => input.addEventListener("input", show));
 }})()</script></figure>""")
