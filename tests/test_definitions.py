@@ -199,3 +199,68 @@ def test_a_localizer_of_one_s_own(table):
 @pytest.mark.parametrize("profile", ["quick", "tiny", "full"])
 def test_the_book_s_own_table_is_right(profile):
     assert load_experiments(profile, "book/experiments.yaml")
+
+
+# -- what a paper prints -----------------------------------------------------------------------------------------------
+
+TABLES = """
+evaluation:
+  table 2:
+    columns: [VGG, ResNet]
+    rows: {CAM: [71.1, 73.2], HaS: [5.2, null]}
+"""
+CELL = {"paper": "evaluation", "table": "table 2", "row": "CAM", "column": "VGG"}
+
+
+@pytest.fixture
+def paper_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper_tables.yaml").write_text(TABLES)
+
+
+def test_an_entry_names_the_cell_that_it_runs_again(table, paper_tables):
+    found = load(table, text=entry(printed=CELL))["birds-one"]
+    assert (found.expected, found.measure) == (0.711, "gt_known_loc")
+    added = CELL | {"row": "HaS", "plus": "CAM", "measure": "max_box_acc"}
+    found = load(table, text=entry(printed=added))["birds-one"]
+    assert (found.expected, found.measure) == (0.763, "max_box_acc")
+    assert load(table, text=entry())["birds-one"].expected is None
+
+
+def test_what_is_printed_changes_no_definition(table, paper_tables):
+    plain, printed = (load(table, text=entry(**own))["birds-one"] for own in ({}, {"printed": CELL}))
+    assert printed.definition == plain.definition and printed.unit(0) == plain.unit(0)
+
+
+def test_without_the_papers_tables_nothing_is_expected(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(table, text=entry(printed=CELL))["birds-one"].expected is None
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"row": None}, "expected paper, table, row, column, .* as printed of experiment 'birds-one'"),
+        ({"page": 3}, "expected paper, table, row, column, .* as printed of experiment 'birds-one'"),
+        ({"measure": "accuracy"}, "a measure out of gt_known_loc, .* as printed of experiment 'birds-one'"),
+        ({"row": "ADL"}, "expected a number as printed of experiment 'birds-one', found none in evaluation table 2"),
+        ({"row": "HaS", "column": "ResNet"}, "expected a number as printed of experiment 'birds-one', found none"),
+        ({"plus": "ADL"}, "expected a number as printed of experiment 'birds-one', found none"),
+        ({"table": "table 9"}, "expected one of the tables evaluation table 2 .*, found 'evaluation' 'table 9'"),
+    ],
+)
+def test_a_cell_that_is_not_there(table, paper_tables, changed, message):
+    printed = {key: value for key, value in (CELL | changed).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        load(table, text=entry(printed=printed))
+
+
+def test_the_papers_rows_are_of_the_profile_full_alone_and_all_have_a_number():
+    full = load_experiments("full", "book/experiments.yaml")
+    rows = {name: one for name, one in full.items() if one.printed}
+    assert not set(rows) & set(load_experiments("tiny", "book/experiments.yaml"))
+    assert {one.printed["paper"] for one in rows.values()} == {"psol", "evaluation", "slt", "lchp"}
+    assert {one.dataset for one in rows.values()} == {"cub", "imagenet", "tiny-imagenet"}
+    assert all(0.4 < one.expected < 1 for one in rows.values())
+    known = [(one.printed["table"], one.printed["row"], one.printed["column"]) for one in rows.values()]
+    assert len(set(known)) == len(known)  # no cell twice

@@ -28,12 +28,17 @@ import yaml
 
 import wsol_lib
 from wsol_lib import localizers
+from wsol_lib.book import results
 from wsol_lib.book.profiles import PROFILES, get_profile
 from wsol_lib.data import DATASETS, SPLITS, LocalizationDataset, limited_per_class, load_dataset
 
 FILE = "experiments.yaml"
 #: Keys that do not change what is measured.
-REMARKS = ("name", "group", "profile", "why", "profiles")
+REMARKS = ("name", "group", "profile", "why", "profiles", "printed")
+#: What ``printed`` says of a cell: where it is, and ``plus``, the row that a row of differences is added to; ``measure`` is what
+#: of a record it is to be held against, the first one unless it says so.
+PRINTED = ("paper", "table", "row", "column", "plus", "measure")
+MEASURES = ("gt_known_loc", "top1_loc", "max_box_acc")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Experiment:
         boxed: whether ``train-fullsup`` may be looked at
         why: one line, why the hyperparameters are not the published ones
         profiles: in which it can be run
+        printed: the cell of ``paper_tables.yaml`` that it runs again, by ``PRINTED``
     """
 
     name: str
@@ -70,6 +76,7 @@ class Experiment:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
     profiles: Sequence[str] = tuple(PROFILES)
+    printed: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -118,6 +125,20 @@ class Experiment:
         method = localizers.find(self.localizer)
         settings = method.settings_for(self.localizer, self.dataset, own | dict(self.hyperparameters))
         return {name: value for name, value in settings.items() if name != "seed"}
+
+    @property
+    def measure(self) -> str:
+        """What of its record is to be held against what the paper prints, one of ``MEASURES``."""
+        return self.printed.get("measure", MEASURES[0])
+
+    @property
+    def expected(self) -> float | None:
+        """What the paper prints, as a share of the images; None where it prints nothing, or its tables are not at hand.
+
+        Raises:
+            ValueError: a cell that is not there
+        """
+        return printed_value(self.name, self.printed) if self.printed else None
 
     def images_seen(self, root: str | Path | None = None) -> int | None:
         """Images that it learns from, times epochs; None where the data cannot be read."""
@@ -250,6 +271,8 @@ def _experiment(group: str, entry: str, shared: Mapping, own: Any, profile: str)
         if key in values and not is_right(values[key]):
             raise ValueError(f"expected {kind} as {key} of experiment {name!r}, found {values[key]!r}: correct it")
     _check(name, values)
+    if "printed" in values:
+        printed_value(name, values["printed"])
     options = {split: dict(values.pop(split)) for split in SPLITS if values.get(split)}
     for split in SPLITS:
         values.pop(split, None)
@@ -269,7 +292,7 @@ _TRUE_OR_FALSE = ("true or false", lambda value: isinstance(value, bool))
 _KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "localizer": ("a name", lambda value: isinstance(value, str)),
     "dataset": ("a name", lambda value: isinstance(value, str)),
-    **dict.fromkeys((*SPLITS, "hyperparameters"), ("names with values", _is_mapping)),
+    **dict.fromkeys((*SPLITS, "hyperparameters", "printed"), ("names with values", _is_mapping)),
     "backbone": ("a name", lambda value: isinstance(value, str)),
     "pretrained": _TRUE_OR_FALSE,
     **dict.fromkeys(("input_size", "batch_size"), ("a whole number from 1 up", _is_whole)),
@@ -324,3 +347,32 @@ def _check(name: str, values: Mapping[str, Any]) -> None:
             f"expected a sentence as why in experiment {name!r}, whose {', '.join(differing)} differ from the published "
             "settings, found none: say why they do"
         )
+
+
+def printed_value(name: str, printed: Mapping[str, str]) -> float | None:
+    """The number of a cell, as a share; None where the papers' tables are not at hand.
+
+    Args:
+        name: of the experiment, for the error
+        printed: as of :class:`Experiment`
+
+    Raises:
+        ValueError: keys out of ``PRINTED`` that lack or are unknown, a cell without a number, an unknown measure
+    """
+    where = [printed.get(key) for key in PRINTED[:4]]
+    if None in where or not set(printed) <= set(PRINTED) or printed.get("measure", MEASURES[0]) not in MEASURES:
+        raise ValueError(
+            f"expected {', '.join(PRINTED[:4])}, and if need be plus and a measure out of {', '.join(MEASURES)}, as printed of "
+            f"experiment {name!r}, found {dict(printed)!r}: name one cell of paper_tables.yaml"
+        )
+    paper, table, row, column = where
+    cells = results.printed(paper, table)
+    if not cells:
+        return None
+    numbers = [cells.get(own, {}).get(column) for own in (row, *([printed["plus"]] if "plus" in printed else []))]
+    if None in numbers:
+        raise ValueError(
+            f"expected a number as printed of experiment {name!r}, found none in {paper} {table}, {dict(printed)!r}: take row "
+            "and column from paper_tables.yaml"
+        )
+    return round(sum(numbers) / 100, 6)
