@@ -3,10 +3,11 @@
 import inspect
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from wsol_lib.book import diagrams
+from wsol_lib.book import diagrams, plots
 
 HELPERS = {"canvas", "block", "arrow"}
 METHODS = [
@@ -17,8 +18,10 @@ METHODS = [
 
 
 @pytest.fixture(autouse=True)
-def closed():
-    yield
+def in_the_style_of_the_book():
+    with plt.rc_context():
+        plots.use_style()
+        yield
     plt.close("all")
 
 
@@ -32,6 +35,26 @@ def test_a_diagram_is_drawn_and_no_label_leaves_it(name):
             if text.get_text():
                 box = text.get_window_extent()
                 assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_text_stays_in_its_block_and_a_block_in_the_drawing(name):
+    (ax,) = getattr(diagrams, name)().axes
+    ax.figure.canvas.draw()
+    for block in ax.patches:
+        outline, whole = block.get_window_extent(), ax.get_window_extent()
+        assert whole.x0 <= outline.x0 and outline.x1 <= whole.x1 and whole.y0 <= outline.y0 and outline.y1 <= whole.y1
+        middle = np.array([(outline.x0 + outline.x1) / 2, (outline.y0 + outline.y1) / 2])
+        (own,) = [text for text in ax.texts if np.allclose(ax.transData.transform(text.get_position()), middle, atol=1)]
+        box = own.get_window_extent()
+        assert outline.x0 < box.x0 and box.x1 < outline.x1 and outline.y0 < box.y0 and box.y1 < outline.y1, own
+
+
+def test_ddt_trains_nothing_and_draws_one_box():
+    kinds = [patch.get_linestyle() for patch in diagrams.ddt().axes[0].patches]
+    assert "--" not in kinds
+    edges = [plt.matplotlib.colors.to_hex(patch.get_edgecolor()).upper() for patch in plt.gca().patches]
+    assert edges.count(diagrams.COLOURS["prediction"].upper()) == 1
 
 
 def test_slt_net_names_its_losses_and_equations():

@@ -61,7 +61,7 @@ def arrow(
 
 def slt() -> Figure:
     """SLT-Net (Guo et al., Figure 2): the localizer and its twin view above, the regressor that it teaches below."""
-    figure, ax = canvas(7.2, 4.3, 5.1, 4.3)
+    figure, ax = canvas(6.6, 4.3, 5.1, 4.3)
     twin, image, scores, student = 0.5, 1.6, 2.65, 3.75
     left, trunk, maps, average, boxes = 0.5, 1.5, 2.5, 3.55, 4.6
     for y, text in ((twin, "twin\n$g(I)$"), (image, "image\n$I$"), (student, "image\n$I$")):
@@ -94,9 +94,31 @@ def slt() -> Figure:
     return figure
 
 
+def ddt() -> Figure:
+    """DDT (Wei et al.; PSOL, section 3.2.1): one eigenvector of all cells above, the map and box of one image below."""
+    figure, ax = canvas(6.0, 2.2, 5.4, 2.1)
+    left, network, cells, found, last = 0.45, 1.5, 2.6, 3.8, 4.95
+    top, bottom = 0.45, 1.65
+    block(ax, left, top, "images of\na class")
+    block(ax, left, bottom, "one\nimage")
+    block(ax, network, (top + bottom) / 2, "backbone,\nas it came\nfrom\nImageNet", "network", height=1.8)
+    block(ax, cells, top, "all their\ncells $x_{ij}$")
+    block(ax, cells, bottom, "its cells\n$x_{ij}$")
+    block(ax, found, top, "mean $\\bar x$, first\neigenvector $\\xi_1$", width=1.05)
+    block(ax, found, bottom, "map $P_{ij} =$\n$\\xi_1^{\\top}(x_{ij} - \\bar x)$", width=1.05)
+    block(ax, last, bottom, "box round\n$P > 0$", "prediction", width=0.75)
+    for y in (top, bottom):
+        arrow(ax, (left + 0.4, y), (network - 0.4, y))
+        arrow(ax, (network + 0.4, y), (cells - 0.4, y))
+        arrow(ax, (cells + 0.4, y), (found - 0.525, y))
+    arrow(ax, (found, top + 0.3), (found, bottom - 0.3), 'one pass, no labels\nbut "these belong together"')
+    arrow(ax, (found + 0.525, bottom), (last - 0.375, bottom))
+    return figure
+
+
 def psol() -> Figure:
     """PSOL (Zhang et al., Algorithm 1): a teacher, a student and a classifier; only the last two see test images."""
-    figure, ax = canvas(7.2, 3.9, 5.4, 3.9)
+    figure, ax = canvas(6.0, 3.6, 5.4, 3.9)
     left, first, middle, last = 0.55, 1.9, 3.4, 4.75
     top, centre, bottom = 0.8, 2.05, 3.35
     block(ax, left, top, "training\nimages")
@@ -125,7 +147,7 @@ def psol() -> Figure:
 
 def protocol() -> Figure:
     """The protocol of Choe et al. (section 4): labels train, a few boxes choose tau, the test images are counted once."""
-    figure, ax = canvas(7.2, 3.6, 5.6, 3.6)
+    figure, ax = canvas(6.6, 3.6, 5.6, 3.6)
     left, middle, right, last = 0.65, 2.15, 3.55, 4.95
     top, centre, bottom = 0.6, 1.8, 3.0
     block(ax, left, top, "train-weaksup\nimages, labels", width=1.1)
@@ -154,7 +176,7 @@ def protocol() -> Figure:
 
 def lchp() -> Figure:
     """LCHP (Sun and Zhu, Figure 1): LCHP-I above, taught by a slow copy of the classifier; LCHP-R below, on its own."""
-    figure, ax = canvas(7.2, 5.3, 5.2, 5.3)
+    figure, ax = canvas(6.0, 5.0, 5.2, 5.3)
     left, network, box, last = 0.55, 2.0, 3.4, 4.65
     top, middle, student = 0.75, 1.75, 2.55
     itself, moved = 3.85, 4.85
