@@ -1,15 +1,21 @@
 """Figures: boxes where they belong, sliders that need no kernel, source that is the library's own."""
 
+import base64
+import io
+import itertools
 import json
 import re
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import standins
 import torch
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-from wsol_lib.book import plots
+from wsol_lib.book import listing, plots
 from wsol_lib.boxes import box_iou
 from wsol_lib.data import coco
 
@@ -27,8 +33,120 @@ def test_a_box_is_drawn_round_its_pixels():
     assert matplotlib.colors.to_hex(outline.get_edgecolor()) == plots.COLOURS["ground truth"].lower()
 
 
-def test_every_meaning_has_its_own_colour():
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+def linear(colour):
+    """A colour as shares of linear red, green and blue light."""
+    value = np.array(matplotlib.colors.to_rgb(colour))
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+# what the eye makes of red, green and blue light, fully colour-blind: Machado, Oliveira and Fernandes (2009), table 1
+EYES = {
+    "full": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_every_meaning_has_a_colour_of_its_own_for_every_eye(eye):
+    light = [(np.array(EYES[eye]) @ linear(colour)).clip(0, 1) for colour in plots.COLOURS.values()]
+    seen = [np.where(own <= 0.0031308, own * 12.92, 1.055 * own ** (1 / 2.4) - 0.055) for own in light]
+    pairs = itertools.combinations((rgb2lab(own[None, None])[0, 0] for own in seen), 2)
+    assert min(deltaE_ciede2000(a, b) for a, b in pairs) > 14, "2 is the least that is seen at all"
+
+
+def test_boxes_are_told_apart_in_print_without_colours():
+    roles = ("ground truth", "pseudo box", "prediction")
+    colours = [matplotlib.colors.to_rgb(plots.COLOURS[role]) for role in roles]
+    lightness = sorted(rgb2lab(np.array(colours)[None])[0, :, 0])
+    assert min(np.diff(lightness)) > 12, "of 100"
+
+
+def test_what_is_written_in_a_colour_can_be_read_on_white():
+    for role in ("prediction", "baseline"):
+        assert 1.05 / (linear(plots.COLOURS[role]) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5, role
+
+
+def test_a_pseudo_box_is_dashed_in_the_picture_and_in_the_legend():
+    figure = plots.gallery(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), boxes=[dict.fromkeys(BOXES, torch.ones(1, 4))])
+    plots.box_legend(figure, BOXES)
+    lines = [*figure.axes[0].patches, *figure.legends[0].get_lines()]
+    assert [line.get_linestyle() in ("-", "solid") for line in lines] == [True, False, True] * 2
+
+
+BOXES = ("ground truth", "pseudo box", "prediction")
+
+
+def photograph(side):
+    return torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def inside(text):
+    """The pictures in a vector graphic."""
+    links = re.findall(r"data:image/(?:png|webp);base64,\s*([^\"]+)", text)
+    return [Image.open(io.BytesIO(base64.b64decode(link))) for link in links]
+
+
+def test_a_figure_is_a_vector_graphic_whose_small_pictures_keep_their_pixels(monkeypatch):
+    with plt.rc_context():
+        plots.use_style()
+        image = photograph(8)
+        text = plots.as_svg(plots.gallery([image]))
+        (picture,) = inside(text)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), image.permute(1, 2, 0))
+        assert "pixelated" in text and "<dc:date>" not in text
+        assert text == plots.as_svg(plots.gallery([image])), "the same in every run"
+        assert "pixelated" not in plots.as_svg(plots.gallery([photograph(200)]))
+
+
+def test_a_figure_too_large_for_a_vector_graphic_is_a_picture_of_its_size_200_dots_an_inch(monkeypatch):
+    with plt.rc_context():
+        plots.use_style()
+        figure = plots.gallery([photograph(8)] * 2, columns=2, size=2)
+        size = re.search(r'<svg[^>]* viewBox="0 0 ([\d.]+) ([\d.]+)"', plots.as_svg(figure)).groups()
+        monkeypatch.setattr(plots, "LARGEST_SVG", 100)
+        text = plots.as_svg(figure)
+        assert f'viewBox="0 0 {" ".join(size)}"' in text, "in points, 72 an inch"
+        assert np.allclose(inside(text)[0].size, [float(side) / 72 * 200 for side in size], atol=3)
+
+
+class Shell:
+    """An IPython whose frontend can be asked for input, or not."""
+
+    def __init__(self, allow_stdin):
+        self.kernel = self
+        self.parent = {"content": {"allow_stdin": allow_stdin}}
+
+    def get_parent(self, channel):
+        return self.parent
+
+
+def test_where_somebody_runs_the_cell_a_slider_computes(monkeypatch):
+    monkeypatch.setattr(plots, "get_ipython", lambda: Shell(True))
+    drawn = []
+
+    def draw(rho, tau):
+        drawn.append((rho, tau))
+        return plt.figure(figsize=(1, 1), facecolor=(rho, tau, 0))
+
+    dials = {"ρ": [0, 0.5], "τ": [0.1, 0.2, 0.3]}
+    shown = plots.sliders(draw, dials, start=[1, 2], alt="a <b>", note="c & d", live={"τ": [0.1, 0.28, 0.35]})
+    rho, tau, picture, note = shown.children
+    assert drawn == [(0.5, 0.28)], "the nearest value to the one that the page begins with"
+    assert note.value == "c &amp; d" and 'alt="a &lt;b&gt;: ρ 0.5, τ 0.28"' in picture.value
+    before = picture.value
+    tau.value = 0.35
+    rho.value = 0
+    assert drawn[1:] == [(0.5, 0.35), (0, 0.35)]
+    assert picture.value != before and "ρ 0, τ 0.35" in picture.value
+
+
+@pytest.mark.parametrize("shell", [None, object(), Shell(False)], ids=["no IPython", "no kernel", "papermill"])
+def test_where_nobody_does_the_pictures_are_drawn_beforehand(monkeypatch, shell):
+    monkeypatch.setattr(plots, "get_ipython", lambda: shell)
+    page = plots.slider(lambda value: plt.figure(figsize=(1, 1)), [0, 1], label="τ", live=[0, 0.5, 1]).data
+    assert 'max="1" value="0"' in page
 
 
 def test_a_gallery_hides_the_places_it_does_not_need():
@@ -125,8 +243,43 @@ def test_a_label_is_text_whatever_it_says():
 
 def test_source_is_shown_without_its_docstring():
     shown = plots.show_source(box_iou).data
-    assert shown.startswith("```python\ndef box_iou(a: Tensor, b: Tensor) -> Tensor:\n    ")
+    assert shown.startswith("```python\n# wsol_lib.boxes\ndef box_iou(a: Tensor, b: Tensor) -> Tensor:\n    ")
     assert "return " in shown and '"""' not in shown and "continuous edges" not in shown
+
+
+def scaled(values, factor, *, offset=0.0):
+    """Scales values."""
+    good = factor > 0
+    if not good:
+        raise ValueError(f"expected a positive factor, found {factor}")
+    if factor == 1:
+        return values
+    _check_finite(values)
+    middle = sum(values) / len(values)
+    return [middle + (value - middle) * factor + offset for value, other in zip(values, values) if value is not None]
+
+
+def _check_finite(values):
+    pass
+
+
+def test_a_listing_has_no_checks_and_no_line_over_88_characters():
+    lines = plots.show_source(scaled).data.splitlines()[2:-1]
+    assert (
+        "\n".join(lines)
+        == """\
+def scaled(values, factor, *, offset=0.0):
+    if factor == 1:
+        return values
+    middle = sum(values) / len(values)
+    return [middle + (value - middle) * factor + offset
+        for value, other in zip(values, values) if value is not None]"""
+    )
+
+
+def test_a_line_that_no_bracket_allows_to_break_stays():
+    line = "result = " + " + ".join(["number"] * 20)
+    assert listing._broken([line]) == [line]
 
 
 RECORD = {

@@ -6,35 +6,44 @@ on whole numbers, so everything here shifts by half a pixel once and in one plac
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import html
-import inspect
 import io
 import itertools
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from IPython import get_ipython
 from IPython.display import HTML, Markdown
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
+from wsol_lib.book.listing import show_source as show_source
 from wsol_lib.data.images import decode_rgb
 
-#: One meaning, one colour (Okabe and Ito's palette, told apart by colour-blind readers), for the whole book.
-COLOURS = {"ground truth": "#009E73", "pseudo box": "#E69F00", "prediction": "#D55E00", "baseline": "#7F7F7F"}
+#: One meaning, one colour, for the whole book: green, amber, vermilion and grey, after Okabe and Ito, the last two darker, so
+#: that colour-blind readers tell all of them apart and a printer without colours the boxes.
+COLOURS = {"ground truth": "#009E73", "pseudo box": "#E69F00", "prediction": "#B83A00", "baseline": "#666666"}
+#: Boxes that nobody should take for true are dashed.
+DASHED = ("pseudo box",)
 SCORE_COLOURMAP = "inferno"
+#: Figures are vector graphics; one that takes more bytes than this becomes a picture of so many dots an inch.
+LARGEST_SVG, DPI = 600_000, 200
 
 
 def use_style() -> None:
@@ -43,16 +52,61 @@ def use_style() -> None:
     plt.rcParams.update(
         {
             "figure.dpi": 100,
-            "savefig.dpi": 160,
+            "savefig.dpi": DPI,
             "savefig.bbox": "tight",
+            "svg.hashsalt": "wsol",  # the same names in every run
             "figure.constrained_layout.use": True,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": "medium",
-            "image.interpolation": "nearest",
+            "image.interpolation": "none",  # a picture in a vector graphic keeps its own pixels
             "legend.frameon": False,
         }
     )
+    shell = get_ipython()
+    if shell is not None and "inline" in plt.get_backend():
+        plt.switch_backend(plt.get_backend())  # loads it now: it sets a format of its own when it is loaded
+        for formatter in shell.display_formatter.formatters.values():
+            formatter.pop(Figure, None)
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, as_svg)
+
+
+def as_svg(figure: Figure) -> str:
+    """The figure as a vector graphic; where it would be too large (``LARGEST_SVG``), a picture in its size, ``DPI`` sharp.
+
+    Lines and letters stay sharp at every size. Pictures are packed as WebP: small ones exactly and shown pixel by pixel,
+    large ones with the small losses of a photograph.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    text = re.sub(r"<image [^>]*>", _packed, file.getvalue())
+    if len(text) <= LARGEST_SVG:
+        return text
+    head = re.search(r"<svg [^>]*>", text)[0]  # with the size
+    return f'{head}<image width="100%" height="100%" xlink:href="{_link(_drawn(figure), quality=85)}"/></svg>'
+
+
+def _packed(element: re.Match) -> str:
+    """An image of a vector graphic, packed smaller."""
+    link = re.search(r'data:image/png;base64,\s*([^"]+)', element[0])
+    picture = Image.open(io.BytesIO(base64.b64decode(link[1])))
+    large = max(picture.size) > 128
+    packed = element[0].replace(link[0], _link(picture, lossless=not large, quality=90))
+    return packed.replace("image-rendering:crisp-edges;image-rendering:pixelated", "") if large else packed
+
+
+def _link(picture: Image.Image, **how: Any) -> str:
+    """The picture as an address that holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="webp", **how)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    """The figure in pixels."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 1})
+    return Image.open(buffer).convert("RGB")
 
 
 def show_image(
@@ -72,11 +126,16 @@ def show_image(
         ax.imshow(np.asarray(score_map), cmap=SCORE_COLOURMAP, alpha=0.6, vmin=0, vmax=1)
     for meaning, drawn in (boxes or {}).items():
         for x1, y1, x2, y2 in np.asarray(drawn).reshape(-1, 4):
-            outline = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, lw=2, ec=COLOURS[meaning])
+            style = dict(fill=False, lw=2, ec=COLOURS[meaning], ls=_line_style(meaning))
+            outline = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, **style)
             outline.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white", alpha=0.7)])
             ax.add_patch(outline)
     ax.set_title(title, fontsize="small")
     ax.set_axis_off()
+
+
+def _line_style(meaning: str) -> str | tuple:
+    return (0, (3, 1.5)) if meaning in DASHED else "-"
 
 
 def gallery(
@@ -161,7 +220,9 @@ def embedded(path: str | Path, height: int = 420) -> HTML:
 
 def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
     """One legend under the figure that names the colours of its boxes."""
-    handles = [Line2D([], [], color=COLOURS[meaning], lw=2, label=meaning) for meaning in meanings]
+    handles = [
+        Line2D([], [], color=COLOURS[meaning], ls=_line_style(meaning), lw=2, label=meaning) for meaning in meanings
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
@@ -173,17 +234,19 @@ def slider(
     start: int = 0,
     alt: str = "",
     note: str = "",
-) -> HTML:
-    """A slider over pictures drawn beforehand: it moves without a kernel, in the rendered book as in a notebook.
+    live: Sequence[float] = (),
+) -> Any:
+    """A slider over a picture: it moves without a kernel on a page of the book, and computes where somebody runs the cell.
 
     Args:
-        draw: value -> figure, called once for each of ``values``
+        draw: value -> figure
         values: what the slider runs over
         label: what stands in front of the value
         start: index of the first value shown
         alt, note: as of :func:`sliders`
+        live: more values, for a running kernel
     """
-    return sliders(draw, {label: values}, start=[start], alt=alt, note=note)
+    return sliders(draw, {label: values}, start=[start], alt=alt, note=note, live={label: live} if len(live) else None)
 
 
 def sliders(
@@ -193,8 +256,12 @@ def sliders(
     start: Sequence[int],
     alt: str = "",
     note: str = "",
-) -> HTML:
-    """Several sliders over one picture: ``slider`` with a picture for each combination of values, so keep them few.
+    live: Mapping[str, Sequence[float]] | None = None,
+) -> Any:
+    """Several sliders over one picture.
+
+    On a page there is a picture for each combination of values, so keep them few. Where somebody runs the cell, in Jupyter
+    or on Colab, the sliders are widgets: each picture is computed when it is asked for.
 
     Args:
         draw: one value of each dial, in their order -> figure
@@ -202,7 +269,10 @@ def sliders(
         start: index of the first value shown, of each dial
         alt: what is seen, for those who cannot see it; the values of the dials stand behind it
         note: a caption below the picture
+        live: label -> what its slider runs over in a running kernel, where that is more
     """
+    if somebody_there() and find_spec("ipywidgets"):
+        return _widgets(draw, dials, start, alt, note, live or {})
     frames = [_as_link(draw(*values)) for values in itertools.product(*dials.values())]
     shown = [[f"{value:g}" for value in values] for values in dials.values()]
     # its own name, the same in every run, so that a page can hold any number of sliders
@@ -236,22 +306,42 @@ max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
 }})()</script></figure>""")
 
 
+def somebody_there() -> bool:
+    """Whether a person runs this cell: a notebook's window can be asked for input, papermill and nbconvert cannot."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+
+
+def _widgets(draw: Callable, dials: Mapping, start: Sequence[int], alt: str, note: str, live: Mapping) -> Any:
+    """The sliders of a running kernel: ipywidgets over one picture that is drawn anew when one of them has moved."""
+    import ipywidgets
+
+    inputs, picture = [], ipywidgets.HTML()
+    for (label, values), i in zip(dials.items(), start):
+        choices = list(live.get(label, values))
+        nearest = min(choices, key=lambda value: abs(value - values[i]))
+        options = [(f"{value:g}", value) for value in choices]
+        inputs.append(
+            ipywidgets.SelectionSlider(options=options, value=nearest, description=label, continuous_update=False)
+        )
+
+    def show(_=None) -> None:
+        values = ", ".join(f"{dial.description} {dial.value:g}" for dial in inputs)
+        seen = html.escape(f"{alt}: {values}" if alt else values)
+        link = _as_link(draw(*(dial.value for dial in inputs)))
+        picture.value = f'<img src="{link}" alt="{seen}" style="max-width: 100%; background: white">'
+
+    show()
+    for dial in inputs:
+        dial.observe(show, "value")
+    return ipywidgets.VBox([*inputs, picture, *([ipywidgets.HTML(html.escape(note))] if note else [])])
+
+
 def _as_link(figure: Figure) -> str:
     """The picture as an address that holds it; the figure is closed."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="webp", dpi=110, pil_kwargs={"quality": 85})
+    link = _link(_drawn(figure), quality=80)
     plt.close(figure)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def show_source(function: Callable) -> Markdown:
-    """The source of a library function without its docstring, as a code block of the page: the text can't drift from it."""
-    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
-    definition = ast.parse("\n".join(lines)).body[0]
-    if ast.get_docstring(definition):
-        docstring = definition.body[0]
-        del lines[docstring.lineno - 1 : docstring.end_lineno]
-    return Markdown("```python\n" + "\n".join(lines) + "\n```")
+    return link
 
 
 def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
