@@ -19,7 +19,7 @@ from typing import NamedTuple
 import yaml
 
 from wsol_lib.book import definitions, evidence, results
-from wsol_lib.book.evidence import COUNTED, KINDS, MEASURES, RESTS_ON, Evidence, Ranges, Records, evidence_of
+from wsol_lib.book.evidence import COUNTED, KINDS, MEASURES, OF_SEEDS, RESTS_ON, Evidence, Ranges, Records, evidence_of
 from wsol_lib.book.profiles import PROFILES
 from wsol_lib.uncertainty import holm
 
@@ -57,7 +57,8 @@ class Claim:
         paper: one of ``PAPERS``
         place: "Table 5", "section 4.2" ...
         claim: what the paper says, in one plain sentence of ours
-        printed: its numbers, if any, each a cell ``[table, row, column]`` of ``paper_tables.yaml`` or a text
+        printed: its numbers, if any, each a cell ``[table, row, column]`` of ``paper_tables.yaml``, a number that stands in the
+            text, or words
         datasets: on which the paper measured it
         confirmed: "above x", "below x", "between a and b", "more than x from 0"; or "within x of printed", "within x percent of
             printed" and, for shares beside percent, "within x points of printed", which compare the i-th record with the i-th
@@ -70,8 +71,10 @@ class Claim:
         fails: true where it says that something fails: then boxes below the whole image are no objection
         control: ``{chapter, name}`` or ``{experiment}`` with ``confirmed``: what must be so beside what fails
         wanting: one line, what it would take to measure it, for a claim that nothing here measures
-        smaller: one line, in what the measurement falls short of the setting whose number the paper prints: it may confirm
-            the number, but does not contradict it
+        smaller: one line, in what the measurement falls short of the paper's setting: it may confirm the claim, but does not
+            contradict it
+        general: one line, why it contradicts it all the same: the paper says it of every setting, what falls short falls short
+            for both sides alike, and the favoured side has nothing to learn that the other has not; never of a printed number
         reason: one line, why our records contradict it, as far as a chapter has measured that
     """
 
@@ -90,6 +93,7 @@ class Claim:
     control: Mapping | None = None
     wanting: str = ""
     smaller: str = ""
+    general: str = ""
     reason: str = ""
 
 
@@ -222,6 +226,11 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
             f"expected a date and a commit, such as '2026-11-21 f1a903e', as set in claim {name!r}, found {claim.set!r}: say "
             "when its bounds were written"
         )
+    if claim.general and ("printed" in claim.confirmed or not claim.smaller or _only_birds(claim)):
+        raise ValueError(
+            f"expected general of a direction that the paper says of photographs of everything, with smaller, in claim {name!r}, "
+            f"found {claim.confirmed!r} on {', '.join(claim.datasets)}: leave general out"
+        )
     if claim.rests_on not in RESTS_ON or bool(claim.fails) != bool(claim.control):
         raise ValueError(
             f"expected rests_on out of {', '.join(RESTS_ON)}, and fails with control, in claim {name!r}, found "
@@ -234,6 +243,10 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
     if claim.control:
         _ranges(name, claim.control.get("confirmed", ""), None)
     return claim
+
+
+def _only_birds(claim: Claim) -> bool:
+    return all(dataset.startswith("CUB") for dataset in claim.datasets)
 
 
 def _check_place(name: str, place: Mapping, chapters: set[str]) -> None:
@@ -260,9 +273,10 @@ def _check_place(name: str, place: Mapping, chapters: set[str]) -> None:
         return
     known = _experiments()
     own = [place[key] for key in ("experiment", "minus") if key in place]
-    if (known and not set(own) <= known) or place.get("measure", "gt_known_loc") not in MEASURES:
+    measures = [*MEASURES, *OF_SEEDS]
+    if (known and not set(own) <= known) or place.get("measure", "gt_known_loc") not in measures:
         raise ValueError(
-            f"expected experiments of book/experiments.yaml, and a measure out of {', '.join(MEASURES)}, in claim {name!r}, "
+            f"expected experiments of book/experiments.yaml, and a measure out of {', '.join(measures)}, in claim {name!r}, "
             f"found {dict(place)!r}: declare the experiment first, or choose another"
         )
 
@@ -316,8 +330,8 @@ def printed_numbers(claim: Claim) -> list[tuple[str, float | None]]:
     """
     numbers = []
     for entry in claim.printed:
-        if isinstance(entry, str):
-            numbers.append((entry, None))
+        if isinstance(entry, str | int | float):
+            numbers.append((entry, None) if isinstance(entry, str) else ("in the text", float(entry)))
             continue
         table, row, column = entry
         cells = results.printed(claim.paper, table)
@@ -349,7 +363,7 @@ def decide(claim: Claim, records: Records) -> Decision:
     - what was compared is no better than the whole image or the best centred box; for a contradiction this must be known
       (a claim that something fails is met beside a control that does not);
     - painted birds alone would contradict a claim about photographs;
-    - a run that is smaller than the paper's would contradict it.
+    - a run that is smaller than the paper's would contradict it, unless the claim is ``general``.
 
     Args:
         claim: a line of the ledger
@@ -420,7 +434,7 @@ def _objection(claim: Claim, verdict: str, leading: Sequence[Evidence], records:
 
 
 def _objection_to(claim: Claim, own: Evidence) -> str:
-    about_boxes = own.kind in KINDS[:2] and not claim.compares_with_floor
+    about_boxes = own.kind in KINDS[:2] and bool(own.floor) and not claim.compares_with_floor
     if about_boxes and own.floor == "below":
         return "not everything compared beats the whole image and the best centred box"
     if own.verdict == "reproduced":
@@ -429,7 +443,7 @@ def _objection_to(claim: Claim, own: Evidence) -> str:
         return "whether what was compared beats the whole image and the best centred box is not recorded"
     if own.kind == "painted birds" and list(claim.datasets) != ["none"]:
         return "painted birds alone do not contradict a claim about photographs"
-    return f"smaller than the paper's: {claim.smaller}" if claim.smaller else ""
+    return f"smaller than the paper's: {claim.smaller}" if claim.smaller and not claim.general else ""
 
 
 def _control_holds(claim: Claim, records: Records) -> bool:

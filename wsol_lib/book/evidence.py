@@ -7,18 +7,22 @@ the quick profile and of this machine are no evidence, so that the page is the s
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy import stats
 
 from wsol_lib import uncertainty
 from wsol_lib.book import records as experiment_records
 from wsol_lib.book import results, sizes
 from wsol_lib.book.profiles import PROFILES
+from wsol_lib.ill_posed import CueTable, posterior_ratio
 
 KINDS = ("photographs", "painted birds", "annotations", "arithmetic")
 #: What a number rests on. A trained comparison needs seeds; the others come out the same each time.
@@ -30,8 +34,10 @@ COUNTED = tuple(profile for profile in PROFILES if profile != "quick")
 #: Where chapter 1 has recorded what one gets without looking at the images.
 BASELINES = ("01-task-and-data", ("whole image", "best centred box"))
 
-#: What an experiment's kept predictions are asked for. The last is how many more images are right at the chosen threshold than
-#: at the fixed one.
+LEMMA = "lemma 3.1, random worlds that disagree"
+
+#: What an experiment's kept predictions are asked for, (seeds, N) each. ``choosing_tau`` is how many more images are right at the
+#: chosen threshold than at the fixed one, ``box_side`` the root of a box's area in pixels of the image.
 MEASURES = {
     "gt_known_loc": lambda scored: _at(scored["hits"], 0.5),
     "gt_known_loc_iou_0.3": lambda scored: _at(scored["hits"], 0.3),
@@ -41,7 +47,14 @@ MEASURES = {
     "top5_loc": lambda scored: _at(scored["hits"], 0.5) * (scored["ranks"] < experiment_records.TOP),
     "top1_cls": lambda scored: (scored["ranks"] < 1).astype(float),
     "choosing_tau": lambda scored: _at(scored["hits"], 0.5) - _at(scored["fixed_hits"], 0.5),
+    "mean_over_ious": lambda scored: scored["hits"].mean(axis=0),
+    "box_side": lambda scored: _side(scored["boxes"]),
+    "box_side_tau_0.2": lambda scored: _side(scored["fixed_boxes"]),
 }
+#: What the record has of each training, and not of each image.
+OF_SEEDS = ("best_tau",)
+#: What does not ask where a box is, so that no floor is asked of the boxes either.
+NOT_OF_BOXES = ("top1_cls",)
 
 #: (chapter, profile) -> name of a record -> the record; ("experiment", name) -> record, scored, ids; ("computed", name) -> value
 Records = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -61,7 +74,8 @@ class Evidence(NamedTuple):
         record: the circumstances
         kind: one of ``KINDS``
         seeds: of the training that had fewest; 0 where nothing was trained
-        floor: whether all that was compared beats the whole image and the best centred box: "above", "below", "unknown"
+        floor: whether all that was compared beats the whole image and the best centred box: "above", "below", "unknown"; empty
+            where it is not about boxes
         p: of the difference to the nearest bound; None where nothing was sampled
     """
 
@@ -97,27 +111,82 @@ def recorded(places: Iterable[Mapping]) -> dict[tuple[str, str], dict[str, Any]]
     }
     for name in sorted({place["experiment"] for place in places if "experiment" in place}):
         if (experiment_records.folder() / f"{name}.json").exists():
-            record, _, scored, facts = experiment_records.load_all(name)
+            record, predicted, scored, facts = experiment_records.load_all(name)
             if record["profile"] in COUNTED:
-                found["experiment", name] = {"record": record, "scored": scored, "ids": facts["image_ids"]}
+                boxes = {kind: predicted[kind] for kind in ("boxes", "fixed_boxes") if kind in predicted}
+                found["experiment", name] = {"record": record, "scored": scored | boxes, "ids": facts["image_ids"]}
     for name in sorted({place["computed"] for place in places if "computed" in place}):
         found["computed", name] = {"value": computed(name)}
     return found
 
 
 def computed(name: str) -> float:
-    """A number that is counted and not measured: "million parameters, ROW" or "GFLOPs, ROW" of PSOL's Table 2.
+    """A number that is counted and not measured.
+
+    "million parameters, ROW" and "GFLOPs, ROW" of PSOL's Table 2; "lemma 3.1, random worlds that disagree"; or what the papers'
+    tables say of themselves, "A minus B": the least of the cells A minus the largest of B, each a number or
+    "PAPER TABLE: ROWS | COLUMNS", with * for anything and " or " between several.
 
     Raises:
-        ValueError: another name
+        ValueError: another name, or cells that no table has
+
+    >>> f"{computed('psol table 3: PSOL-* | trained on ImageNet-1k minus psol table 3: SPG | *'):.2f}"
+    '28.61'
     """
     unit, _, row = name.partition(", ")
-    if unit not in ("million parameters", "GFLOPs") or row not in sizes.ROWS:
+    if unit in ("million parameters", "GFLOPs") and row in sizes.ROWS:
+        return _count(row)[unit == "GFLOPs"]
+    if name == LEMMA:
+        return float(_worlds_that_disagree())
+    if " minus " in name:
+        left, right = map(_cells, name.split(" minus ", 1))
+        return min(left) - max(right)
+    raise ValueError(
+        f"expected 'million parameters, ROW' or 'GFLOPs, ROW' with a row out of {', '.join(sizes.ROWS)}, {LEMMA!r}, or cells of "
+        f"the papers' tables minus others, found {name!r}: choose one of these"
+    )
+
+
+def _cells(text: str) -> list[float]:
+    """The numbers of "PAPER TABLE: ROWS | COLUMNS", or a number by itself."""
+    if re.fullmatch(r"-?\d+(\.\d+)?", text):
+        return [float(text)]
+    table, _, cells = text.partition(": ")
+    paper, _, number = table.partition(" ")
+    rows, columns = ([name for name in part.split(" or ")] for part in (cells + " | ").split(" | ")[:2])
+    found = [
+        value
+        for row, values in results.printed(paper, number).items()
+        for column, value in values.items()
+        if value is not None and _fits(row, rows) and _fits(column, columns)
+    ]
+    if not found:
         raise ValueError(
-            f"expected 'million parameters, ROW' or 'GFLOPs, ROW' with a row out of {', '.join(sizes.ROWS)}, found {name!r}: "
-            "choose one of these"
+            f"expected 'PAPER TABLE: ROWS | COLUMNS' with numbers of paper_tables.yaml, found {text!r}: take rows and columns "
+            "from there"
         )
-    return _count(row)[unit == "GFLOPs"]
+    return found
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _worlds_that_disagree(number: int = 1000, classes: int = 3, cues: int = 6) -> int:
+    """In how many random worlds a threshold that finds the first class exists and Lemma 3.1 denies it, or the other way round.
+
+    Labels and cues are drawn as a joint table, half of the cues on the object; every threshold is tried.
+    """
+    draws = np.random.default_rng(0)
+    foreground = np.arange(cues) < cues // 2
+    disagreeing = 0
+    for _ in range(number):
+        joint = draws.random((classes, cues)) * np.where(foreground, draws.uniform(0.2, 2), 1)
+        posterior = joint[0] / joint.sum(axis=0)
+        exists = any(((posterior >= tau) == foreground).all() for tau in posterior)
+        table = CueTable(tuple(map(str, range(cues))), torch.from_numpy(foreground), torch.from_numpy(joint))
+        disagreeing += exists != bool(posterior_ratio(table)[0] >= 1)
+    return disagreeing
 
 
 _count = functools.lru_cache(sizes.count)
@@ -169,16 +238,11 @@ def _of_experiments(place: Mapping, records: Records, profile: str, ranges: Rang
     found = [records.get(("experiment", name)) for name in names]
     if any(one is None or one["record"]["profile"] != profile for one in found):
         return None
-    if len({one["ids"] for one in found}) > 1:
-        raise ValueError(f"expected experiments on the same images, found {' and '.join(names)}: compare them in words")
     measure = place.get("measure", "gt_known_loc")
-    right = [MEASURES[measure](one["scored"]) for one in found]
-    trained = [one["record"]["images_seen"] != 0 for one in found]
-    most = max(map(len, right))
-    right = [one if own else one.repeat(most // len(one), axis=0) for one, own in zip(right, trained)]
-    after, before = right if len(right) == 2 else (right[0], np.zeros_like(right[0]))
-    value, low, high = uncertainty.difference(after, before)
-    beats = [_beats(one, measure) for one in found]
+    if measure in OF_SEEDS:
+        value, low, high, p = _over_seeds([_of_seeds(one, measure) for one in found], ranges)
+    else:
+        value, low, high, p = _over_images(names, found, measure, ranges)
     record = {**found[0]["record"], "date": min(one["record"]["date"] for one in found), "measure": measure}
     return Evidence(
         " minus ".join(names) + ("" if measure == "gt_known_loc" else f", {measure}"),
@@ -189,15 +253,52 @@ def _of_experiments(place: Mapping, records: Records, profile: str, ranges: Rang
         high,
         _verdict(low, high, ranges),
         record,
-        "painted birds" if record["dataset"] == "synthbirds" else "photographs",
-        min((len(one) for one, own in zip(right, trained) if own), default=0),
-        "above" if all(beats) else "below",
-        max((uncertainty.chance(after - bound, before) for bound in _finite(ranges)), default=None),
+        "painted birds" if any(one["record"]["dataset"] == "synthbirds" for one in found) else "photographs",
+        min((len(one["record"]["seeds"]) for one in found if _is_trained(one)), default=0),
+        "" if measure in NOT_OF_BOXES else "above" if all(_beats(one, measure) for one in found) else "below",
+        p,
     )
+
+
+def _over_images(names: Sequence[str], found: Sequence[Mapping], measure: str, ranges: Ranges):
+    """(value, low, high, p) of a measure of each image; what was not trained is the same in each seed."""
+    if len({one["ids"] for one in found}) > 1:
+        raise ValueError(f"expected experiments on the same images, found {' and '.join(names)}: compare them in words")
+    values = [MEASURES[measure](one["scored"]) for one in found]
+    most = max(map(len, values))
+    values = [own if _is_trained(one) else own.repeat(most // len(own), axis=0) for one, own in zip(found, values)]
+    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
+    p = max((uncertainty.chance(after - bound, before) for bound in _finite(ranges)), default=None)
+    return *uncertainty.difference(after, before), p
+
+
+def _over_seeds(values: Sequence[np.ndarray], ranges: Ranges):
+    """(value, low, high, p) of a measure of each training, by Welch's t: few seeds make it wide."""
+    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
+    value = float(after.mean() - before.mean())
+    if min(map(len, (after, before))) < 2 or after.std() + before.std() == 0:
+        return value, value, value, None
+    low, high = stats.ttest_ind(after, before, equal_var=False).confidence_interval()
+    p = max((stats.ttest_ind(after - bound, before, equal_var=False).pvalue for bound in _finite(ranges)), default=None)
+    return value, float(low), float(high), p
+
+
+def _is_trained(found: Mapping) -> bool:
+    return found["record"]["images_seen"] != 0
+
+
+def _of_seeds(found: Mapping, measure: str) -> np.ndarray:
+    return np.array([one[measure] for one in found["record"]["seeds"]], dtype=float)
 
 
 def _at(hits: np.ndarray, iou: float) -> np.ndarray:
     return hits[experiment_records.IOUS.index(iou)].astype(float)
+
+
+def _side(boxes: np.ndarray) -> np.ndarray:
+    """(seeds, N, 4) in sixteenths of a pixel -> root of the area, (seeds, N) in pixels."""
+    sides = (boxes[..., 2:] - boxes[..., :2]) / experiment_records.STEPS
+    return np.sqrt(sides.prod(axis=-1))
 
 
 def _beats(found: Mapping, measure: str) -> bool:

@@ -31,6 +31,7 @@ FLOORS = {
     "above": "; above the whole image and the best centred box",
     "below": "; <strong>not above the whole image and the best centred box</strong>",
     "unknown": "; whether above the whole image and the best centred box is not recorded",
+    "": "",
 }
 
 # -- claims ------------------------------------------------------------------------------------------------------------
