@@ -251,3 +251,12 @@ def test_settings_that_json_cannot_say(birds, tmp_path):
     with pytest.raises(ValueError, match="expected settings of numbers, strings, lists and dicts"):
         pseudo_boxes.save(tmp_path / "boxes.json", BOXES, birds, {"tau": torch.tensor(0.2)})
     assert not list(tmp_path.iterdir())
+
+
+def test_sizes_that_lists_leave_out_come_with_the_boxes(birds, tmp_path):
+    """Of ImageNet's training images they are found out while boxes are drawn, and a killed training goes on without that."""
+    pseudo_boxes.save(tmp_path / "boxes.json", BOXES, birds, SETTINGS)
+    unlisted = Subset(birds, range(4))
+    unlisted.image_sizes = torch.zeros(4, 2, dtype=torch.int64)
+    found, _ = pseudo_boxes.load(tmp_path / "boxes.json", unlisted, keep_good=True)
+    assert torch.equal(found, BOXES) and unlisted.image_sizes.tolist() == [[32, 32]] * 4

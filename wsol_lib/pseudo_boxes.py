@@ -124,7 +124,7 @@ def load(path: Path | str, dataset: LocalizationDataset, *, keep_good: bool = Fa
 
     Args:
         path: a file of :func:`save`, or any COCO file whose ``file_name`` are image ids of ``dataset``
-        dataset: which images, and in which order
+        dataset: which images, and in which order; sizes that it does not know it takes from the file
         keep_good: pass over ids that the data set does not have, and give zeros where an image has no good box
 
     Returns:
@@ -135,7 +135,7 @@ def load(path: Path | str, dataset: LocalizationDataset, *, keep_good: bool = Fa
         ValueError: the file is not COCO JSON; unless ``keep_good``: ids that the data set does not have, images without
             a box or with several, boxes that have no area or are not inside their image
     """
-    names, found, settings = _read(Path(path))
+    names, found, settings, sizes = _read(Path(path))
     place = {image_id: i for i, image_id in enumerate(dataset.image_ids)}
     unknown = [str(name) for name in names if name not in place]
     if unknown and not keep_good:
@@ -154,12 +154,15 @@ def load(path: Path | str, dataset: LocalizationDataset, *, keep_good: bool = Fa
     boxes = torch.zeros(len(dataset), 4)
     boxes[target] = torch.cat([found[known, :2], found[known, :2] + found[known, 2:]], dim=1).float()
     boxes[times != 1] = 0
+    unlisted = (~dataset.image_sizes.all(dim=1)).nonzero()[:, 0]  # as those of ImageNet's training images are
+    if len(unlisted):
+        dataset.image_sizes[unlisted] = torch.tensor([sizes.get(dataset.image_ids[i], (0, 0)) for i in unlisted])
     good = _checked(boxes, dataset, keep_good)
     return torch.zeros_like(boxes).index_copy(0, good, boxes[good]), settings
 
 
-def _read(path: Path) -> tuple[list, Tensor, dict]:
-    """The image id of each annotation, its xywh (M, 4) float64, and the settings."""
+def _read(path: Path) -> tuple[list, Tensor, dict, dict]:
+    """The image id of each annotation, its xywh (M, 4) float64, the settings, and the sizes of images by their ids."""
     if not path.is_file():
         raise FileNotFoundError(
             f"expected pseudo boxes at {path}, found no such file: correct the path, or save them first"
@@ -169,7 +172,8 @@ def _read(path: Path) -> tuple[list, Tensor, dict]:
         ids = {image["id"]: image["file_name"] for image in content["images"]}
         names = [ids.get(row["image_id"], row["image_id"]) for row in content["annotations"]]
         boxes = torch.tensor([coco.xywh(row["bbox"]) for row in content["annotations"]], dtype=torch.float64)
-        return names, boxes.reshape(len(names), 4), content.get("info", {}).get("settings", {})
+        sizes = {row["file_name"]: (int(row.get("width") or 0), int(row.get("height") or 0)) for row in content["images"]}
+        return names, boxes.reshape(len(names), 4), content.get("info", {}).get("settings", {}), sizes
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"expected COCO JSON with images and annotations in {path}, found something else "
