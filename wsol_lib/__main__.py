@@ -13,6 +13,7 @@ COMMANDS = {
     "book": ("wsol_lib.book.runner", "execute the chapters and build the HTML"),
     "evaluate": ("wsol_lib.evaluate", "score a folder of score maps, or a file of boxes"),
     "experiment": ("wsol_lib.book.experiments", "run the experiments of the book that are not finished, record them"),
+    "join": ("wsol_lib.commands.join", "one file of the shards of predict"),
     "predict": ("wsol_lib.commands.predict", "boxes for a folder of photographs, as COCO JSON and a contact sheet"),
     "rescore": ("wsol_lib.book.rescore", "score kept boxes again and hold them against the record"),
     "search": ("wsol_lib.search.command", "search a method's hyperparameters, look at the test split once"),

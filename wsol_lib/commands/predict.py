@@ -9,6 +9,7 @@ A file ``DIR/annotations.json`` with boxes of some of them, as COCO JSON, choose
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from wsol_lib.boxes import scale_boxes
 from wsol_lib.commands import sheet
 from wsol_lib.commands.arguments import METHOD, add_settings, read_json
 from wsol_lib.commands.journal import Journal
-from wsol_lib.commands.plan import make_plan
+from wsol_lib.commands.plan import Plan, make_plan
 from wsol_lib.commands.reading import Square, in_batches, squares_ahead
 from wsol_lib.data import coco
 from wsol_lib.data.folder import OBJECT, SUFFIXES, image_files
@@ -37,6 +38,7 @@ EXAMPLES = """examples:
   python -m wsol_lib predict --images photographs --out boxes.json --model runs/psol-cub
   python -m wsol_lib predict --images photographs --out boxes.json --method ddt --input-size 224
   python -m wsol_lib predict --images by-class --out boxes.json --method adl --epochs 5 --set tau=0.3
+  python -m wsol_lib predict --images million --flat --out shard-3.json --model runs/psol --shard 3/8     and then: join
 A call that was interrupted goes on when it is repeated. A damaged photograph is named and left out.
 """
 
@@ -56,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("folder", "predicted"),
         help="whose box is wanted in each photograph: that of its folder's class, or of the predicted one (default: "
         "folder if the method is trained on these folders, else predicted)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="only the K-th of N parts of the photographs, each with an --out of its own; `join` makes one file of them",
     )
     add_settings(parser)
     parser.add_argument(
@@ -77,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         )
     names = photographs(args.images)
     plan = make_plan(args, names)
+    if args.shard:
+        names = shard_of(names, args.shard, plan)
     journal_path, fit_folder = args.out.with_suffix(".journal"), args.out.with_name(f".{args.out.name}.fit")
     if not args.force and (args.out.exists() or (args.out.with_suffix(".html").exists() and not journal_path.exists())):
         number = compare(args.out, plan.header, names)
@@ -112,6 +121,30 @@ def photographs(folder: Path) -> list[str]:
             f"expected photographs in {folder} with a suffix out of {', '.join(SUFFIXES)}, found none: correct --images"
         )
     return names
+
+
+def shard_of(names: list[str], shard: str, plan: Plan) -> list[str]:
+    """The names of one shard, which is noted in the plan: whole batches side by side, so that all have the boxes of one call.
+
+    Raises:
+        ValueError: no K/N, more shards than batches, a method that would be trained
+    """
+    parts = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+    batches = in_batches(names)
+    k, n = map(int, parts.groups()) if parts else (0, 0)
+    if not 1 <= k <= n <= len(batches):
+        raise ValueError(
+            f"expected --shard K/N with K from 1 to N and N up to {len(batches):,}, the batches of {len(names):,} photographs, "
+            f"found {shard}: correct it"
+        )
+    if "trained_on" in plan.header:
+        raise ValueError(
+            f"expected --model, or a method that needs no training, with --shard, found {plan.header['method']}, which every "
+            "shard would train anew: `train` it first, and give the folder as --model"
+        )
+    plan.header["shard"] = [k, n]
+    first, last = ((len(batches) * number) // n for number in (k - 1, k))
+    return [name for batch in batches[first:last] for name in batch]
 
 
 # -- predictions ---------------------------------------------------------------------------------------------------------
