@@ -10,6 +10,8 @@ from torchvision.transforms import v2
 
 from wsol_lib.data import (
     SPLITS,
+    Batch,
+    LabelsOnly,
     LocalizationDataset,
     Sample,
     Subset,
@@ -20,6 +22,8 @@ from wsol_lib.data import (
     scaled_masks,
 )
 from wsol_lib.data.sample import resized_mask
+from wsol_lib.data.transforms import random_crop
+from wsol_lib.pseudo_boxes import WithBoxes
 
 
 class Stripes(LocalizationDataset):
@@ -191,6 +195,104 @@ def test_a_dataset_that_is_sent_to_a_worker_is_the_same():
 def test_a_label_outside_the_classes_is_named(labels):
     with pytest.raises(ValueError, match=rf"expected labels in 0 ... 1, .* found {labels[1]} for image second"):
         Stripes(labels=labels)
+
+
+# --- batches
+
+
+def birds(transform):
+    return load_dataset("synthbirds", "test", n_images=20, image_size=32, transform=transform)
+
+
+def with_gaps(transform):
+    """Masks, ignored parts, and no box at all on the last image."""
+    data = Doubtful(transform)
+    data.boxes[0] = torch.tensor([[0.0, 0, 2, 4], [1, 1, 6, 4]])
+    return data
+
+
+FLIPS = {
+    "as they are": None,
+    "mirrored": v2.RandomHorizontalFlip(0.5),
+    "always mirrored": v2.Compose([v2.Compose([v2.RandomHorizontalFlip(1.0)])]),
+}
+DATASETS = {
+    "of one array": birds,
+    "of images by themselves": with_gaps,
+    "a subset": lambda transform: Subset(birds(transform), range(3, 19)),
+    "labels only": lambda transform: LabelsOnly(Subset(birds(transform), range(3, 19))),
+    "other boxes": lambda transform: WithBoxes(
+        birds(transform), torch.arange(80).reshape(20, 4) % 4 * 8.0 + torch.tensor([0, 0, 1, 1])
+    ),
+}
+
+
+@pytest.mark.parametrize("make", DATASETS.values(), ids=DATASETS)
+@pytest.mark.parametrize(
+    "transform",
+    [*FLIPS.values(), random_crop(36, 32), v2.RandomVerticalFlip(0.5)],
+    ids=[*FLIPS, "cropped", "upside down"],
+)
+def test_a_batch_is_its_samples_to_the_last_draw(make, transform):
+    data = make(transform)
+    indices = [-1, 0, 1, 1] if len(data) == 2 else [7, 3, -1, 9, 7, 0, 1, 12]
+    torch.manual_seed(1)
+    samples = [data[i] for i in indices]
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    batch = data.batch(indices)
+    assert isinstance(batch, Batch) and torch.equal(torch.rand(1), drawn)
+    assert (
+        torch.equal(batch.images, torch.stack([sample.image for sample in samples]))
+        and batch.images.dtype == torch.uint8
+    )
+    assert batch.labels.tolist() == [sample.label for sample in samples] and batch.labels.dtype == torch.int64
+    assert batch.image_ids == [sample.image_id for sample in samples]
+    for boxes, sample in zip(batch.boxes, samples, strict=True):
+        assert type(boxes) is torch.Tensor and torch.equal(boxes, sample.boxes.as_subclass(torch.Tensor))
+    for whole, parts in (
+        (batch.masks, [sample.mask for sample in samples]),
+        (batch.ignore, [sample.ignore for sample in samples]),
+    ):
+        assert whole is parts[0] is None or torch.equal(whole, torch.stack(parts).as_subclass(torch.Tensor))
+    torch.manual_seed(1)
+    assert [one.image_id for one in data.__getitems__(indices)] == batch.image_ids and torch.equal(torch.rand(1), drawn)
+
+
+@pytest.mark.parametrize("transform", FLIPS.values(), ids=FLIPS)
+def test_no_sample_is_made_where_images_are_mirrored_alone(transform, monkeypatch):
+    data = LabelsOnly(birds(transform))
+    monkeypatch.setattr("wsol_lib.data.sample.make_sample", lambda *_: pytest.fail("a sample by itself"))
+    monkeypatch.setattr(type(data.dataset), "_image", lambda *_: pytest.fail("an image by itself"))
+    assert data.batch([4, 2]).images.shape == (2, 3, 32, 32)
+    assert data.images([4, 2]).shape == (2, 3, 32, 32)
+
+
+def test_what_a_batch_changes_is_not_the_data_set():
+    data = birds(v2.RandomHorizontalFlip(1.0))
+    before = data.images(range(20))
+    assert torch.equal(data.batch(range(20)).images, before.flip(-1)) and torch.equal(data.images(range(20)), before)
+    assert birds(None).boxes[3].tolist() == data.boxes[3].tolist()
+
+
+@pytest.mark.parametrize("name", ["__getitem__", "__getitems__"])
+def test_who_makes_samples_in_another_way_is_asked_for_them(name):
+    def several(self, indices):
+        return [self[i]._replace(label=1) for i in indices]
+
+    def one(self, index):
+        return LocalizationDataset.__getitem__(self, index)._replace(label=1)
+
+    data = type("Other", (Stripes,), {name: one if name == "__getitem__" else several})()
+    assert data.batch([0, 1]).labels.tolist() == [1, 1]
+    assert [sample.label for sample in data.__getitems__([0, 1])] == [1, 1]
+
+
+def test_a_batch_of_what_is_not_there():
+    for index in (2, -3):
+        for ask in (Stripes().batch, Stripes().images, Stripes().__getitems__):
+            with pytest.raises(IndexError, match=f"expected an index below 2, found {index}"):
+                ask([0, index])
 
 
 # --- bad input to load_dataset

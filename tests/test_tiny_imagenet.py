@@ -108,6 +108,7 @@ def test_a_batch_has_the_samples_one_by_one(folder):
     for batch, index in zip(data.__getitems__([4, -1]), (4, 5)):
         assert torch.equal(batch.image, data[index].image) and torch.equal(batch.boxes, data[index].boxes)
         assert (batch.label, batch.image_id) == (data[index].label, data[index].image_id)
+    assert torch.equal(data.batch([4, -1]).images, data.images([4, 5]).flip(-1))
 
 
 def cached_files():

@@ -13,6 +13,7 @@ import killed
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from wsol_lib import train as training
 from wsol_lib.adl import ADL
@@ -206,6 +207,33 @@ def test_one_cycle_is_torchs_round_the_momentum_that_is_asked_for(birds, momentu
 
 
 # -- which images when ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", [None, v2.RandomHorizontalFlip(), random_crop(36, 32)])
+def test_batches_read_at_once_are_those_of_samples_one_by_one(transform):
+    class OneByOne(torch.utils.data.Dataset):
+        def __len__(self):
+            return 14
+
+        def __getitem__(self, i):
+            return data[i]
+
+    data = load_dataset("synthbirds", "train-weaksup", **BIRDS | {"n_images": 14}, transform=transform)
+    data._images = data._images.to(memory_format=torch.channels_last)  # as Tiny-ImageNet's
+    process = SimpleNamespace(process_index=0, num_processes=1, device=torch.device("cpu"))
+    whole, single = (training._Batches(own, training.labels, 4, 2, 0, process) for own in (data, OneByOne()))
+    for number in range(len(whole)):
+        (images, classes), (expected, expected_classes) = whole[number], single[number]
+        assert (
+            torch.equal(images, expected) and images.stride() == expected.stride()
+        )  # what comes next may depend on it
+        assert torch.equal(classes, expected_classes) and classes.dtype == expected_classes.dtype
+
+
+def test_images_that_are_mirrored_alone_are_not_made_into_samples(monkeypatch):
+    data = load_dataset("synthbirds", "train-weaksup", **BIRDS, transform=v2.RandomHorizontalFlip())
+    monkeypatch.setattr("wsol_lib.data.sample.make_sample", lambda *_: pytest.fail("a sample by itself"))
+    training.train(CAM(killed.tiny_backbone()), data, epochs=1)
 
 
 @pytest.mark.parametrize("number, batch_size, processes", [(10, 4, 1), (10, 4, 2), (11, 3, 3), (2, 4, 3), (12, 4, 3)])

@@ -178,6 +178,9 @@ class _Batches(Dataset):
             self._order = epoch, torch.randperm(len(self.dataset), generator=generator)
         indices = self._own(self._order[1], inside)
         set_seed(_seed(self.seed, 1, number, self.process))
+        if self.targets is labels and hasattr(self.dataset, "batch"):
+            batch = self.dataset.batch(indices)
+            return batch.images.contiguous(), batch.labels
         get = getattr(self.dataset, "__getitems__", None)
         samples = get(indices) if get else [self.dataset[i] for i in indices]
         return torch.stack([sample.image.as_subclass(Tensor) for sample in samples]), self.targets(samples)

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from wsol_lib.data.sample import (
+    Batch,
     LabelsOnly,
     LocalizationDataset,
     Sample,
@@ -26,6 +27,7 @@ from wsol_lib.data.sample import (
 __all__ = [
     "DATASETS",
     "SPLITS",
+    "Batch",
     "LabelsOnly",
     "LocalizationDataset",
     "Sample",

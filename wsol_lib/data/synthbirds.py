@@ -311,6 +311,9 @@ class SynthBirds(LocalizationDataset):
     def _image(self, i: int) -> torch.Tensor:
         return self._images[i].clone()
 
+    def _read(self, places: list[int]) -> torch.Tensor:
+        return self._images[places]
+
     def _mask(self, i: int) -> torch.Tensor:
         return self._content[i] > 0
 

@@ -31,7 +31,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from wsol_lib.cache import atomic_path, cache_dir, one_at_a_time
 from wsol_lib.data.images import decode_rgb
-from wsol_lib.data.sample import LocalizationDataset, Sample
+from wsol_lib.data.sample import LocalizationDataset
 
 SIDE = 64
 FULLSUP_PER_CLASS = 10
@@ -109,16 +109,11 @@ class TinyImageNet(LocalizationDataset):
         state.pop("_pixels", None)
         return state
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a batch, for PyTorch's DataLoader, which asks for this: one read of the cache, not one an image."""
-        images = self.images(indices)
-        return [self._sample(self._checked(i), image) for i, image in zip(indices, images, strict=True)]
-
     def _image(self, i: int) -> Tensor:
-        return torch.from_numpy(self._pixels[i].copy()).permute(2, 0, 1)
+        return self._read([i])[0]
 
-    def images(self, indices: Sequence[int]) -> Tensor:
-        return torch.from_numpy(self._pixels[np.asarray(indices)]).permute(0, 3, 1, 2)
+    def _read(self, places: list[int]) -> Tensor:
+        return torch.from_numpy(self._pixels[places]).permute(0, 3, 1, 2)
 
 
 class _Source:
