@@ -67,7 +67,7 @@ def test_project_url_agrees_in_the_texts(name):
 def test_chapter_installs_the_library_from_the_project_url_on_colab_only(chapter):
     installing = [cell for cell in code_cells(chapter) if "pip install" in cell]
     assert len(installing) == 1
-    assert re.search(r"git clone --quiet --depth 1 (\S+)", installing[0])[1] == URL
+    assert re.search(r'git clone -q --depth 1 (\S+)"', installing[0])[1] == URL
     assert 'if "google.colab" in sys.modules' in installing[0]
 
 
