@@ -19,7 +19,16 @@ from typing import NamedTuple
 import yaml
 
 from wsol_lib.book import definitions, evidence, results
-from wsol_lib.book.evidence import COUNTED, KINDS, MEASURES, OF_SEEDS, RESTS_ON, Evidence, Ranges, Records, evidence_of
+from wsol_lib.book.evidence import (
+    ANNOTATIONS,
+    COUNTED,
+    MEASURES,
+    OF_SEEDS,
+    Evidence,
+    Ranges,
+    Records,
+    evidence_of,
+)
 from wsol_lib.book.profiles import PROFILES
 from wsol_lib.uncertainty import holm
 
@@ -42,7 +51,7 @@ _BOUNDS = {
 }
 #: Keys of a place -> those that it may have beside them.
 _PLACES = {
-    ("chapter", "name"): ("minus", "rests_on"),
+    ("chapter", "name"): (),
     ("experiment",): ("minus", "measure"),
     ("computed",): (),
 }
@@ -64,12 +73,11 @@ class Claim:
             printed" and, for shares beside percent, "within x points of printed", which compare the i-th record with the i-th
             cell. In the unit of the records.
         set: date and commit when ``confirmed`` was written, "2026-11-21 f1a903e"
-        measured: what bears on it, each ``{chapter, name}``, ``{experiment, measure}`` or ``{computed}``, the first two also with
-            ``minus``, another ``{chapter, name}`` or the name of another experiment; a claim says *all* of what it names
-        rests_on: one of ``RESTS_ON``: what the records of chapters that it names come from; only what is trained needs seeds
+        measured: what bears on it, each ``{experiment, minus, measure}`` (the last two may be left out), ``{chapter, name}`` of
+            what chapter 1 counts in annotations, or ``{computed}``; a claim says *all* of what it names
         compares_with_floor: true where what it compares with is the whole image or the centred box
         fails: true where it says that something fails: then boxes below the whole image are no objection
-        control: ``{chapter, name}`` or ``{experiment}`` with ``confirmed``: what must be so beside what fails
+        control: ``{experiment, minus, measure}`` with ``confirmed``: what must be so beside what fails
         wanting: one line, what it would take to measure it, for a claim that nothing here measures
         smaller: one line, in what the measurement falls short of the paper's setting: it may confirm the claim, but does not
             contradict it
@@ -87,7 +95,6 @@ class Claim:
     confirmed: str = ""
     set: str = ""
     measured: Sequence[Mapping] = ()
-    rests_on: str = "trained"
     compares_with_floor: bool = False
     fails: bool = False
     control: Mapping | None = None
@@ -150,10 +157,10 @@ def load(path: str | Path | None = None) -> list[Claim]:
     path = path or _near("claims.yaml")
     if path is None:  # a chapter that was opened alone
         return []
-    chapters = {chapter.stem for chapter in Path(path).parent.glob("[0-9][0-9]-*.ipynb")}
+    experiments = _experiments()
     claims, seen = [], set()
     for entry in _entries(Path(path)):
-        claims.append(_checked(entry, chapters))
+        claims.append(_checked(entry, experiments))
         if claims[-1].id in seen:
             raise ValueError(f"expected every id once, found {claims[-1].id!r} twice in {path}: rename one of the two")
         seen.add(claims[-1].id)
@@ -199,7 +206,7 @@ def _entries(path: Path) -> list[Mapping]:
     return entries
 
 
-def _checked(entry: Mapping, chapters: set[str]) -> Claim:
+def _checked(entry: Mapping, experiments: set[str]) -> Claim:
     """The entry as a claim, or a ValueError that names the entry."""
     name, known = entry.get("id", str(entry)[:60]), [field.name for field in fields(Claim)]
     lacking = [key for key in ("id", "paper", "place", "claim", "datasets") if not entry.get(key)]
@@ -231,13 +238,12 @@ def _checked(entry: Mapping, chapters: set[str]) -> Claim:
             f"expected general of a direction that the paper says of photographs of everything, with smaller, in claim {name!r}, "
             f"found {claim.confirmed!r} on {', '.join(claim.datasets)}: leave general out"
         )
-    if claim.rests_on not in RESTS_ON or bool(claim.fails) != bool(claim.control):
+    if bool(claim.fails) != bool(claim.control):
         raise ValueError(
-            f"expected rests_on out of {', '.join(RESTS_ON)}, and fails with control, in claim {name!r}, found "
-            f"{claim.rests_on!r}, {claim.fails} and {claim.control}: mend this entry"
+            f"expected fails with control in claim {name!r}, found {claim.fails} and {claim.control}: mend this entry"
         )
-    for place in [*claim.measured, *([_without(claim.control, "confirmed")] if claim.control else [])]:
-        _check_place(name, place, chapters)
+    for place in _named(claim):
+        _check_place(name, place, experiments)
     for i in range(len(claim.measured)):
         _bounds(claim, i, printed=0.0)
     if claim.control:
@@ -249,32 +255,16 @@ def _only_birds(claim: Claim) -> bool:
     return all(dataset.startswith("CUB") for dataset in claim.datasets)
 
 
-def _check_place(name: str, place: Mapping, chapters: set[str]) -> None:
+def _check_place(name: str, place: Mapping, experiments: set[str]) -> None:
     """A ValueError that names the claim if nothing can have been recorded at a place."""
-    keys = next((keys for keys in _PLACES if keys[0] in place), ("chapter", "name"))
-    if not set(keys) <= set(place) <= {*keys, *_PLACES[keys]}:
+    keys = next((keys for keys in _PLACES if keys[0] in place), ("experiment",))
+    if not set(keys) <= set(place) <= {*keys, *_PLACES[keys]} or place.get("chapter", ANNOTATIONS) != ANNOTATIONS:
         raise ValueError(
-            f"expected chapter and name of a record, or an experiment, in claim {name!r}, found {dict(place)!r}: name what "
-            "bears on it"
+            f"expected an experiment, chapter {ANNOTATIONS} with the name of a record, or computed, in claim {name!r}, found "
+            f"{dict(place)!r}: name what bears on it"
         )
-    if "chapter" in place:
-        if place["chapter"] not in chapters or place.get("rests_on", "trained") not in RESTS_ON:
-            raise ValueError(
-                f"expected chapter and name of a record in claim {name!r}, the chapter out of {', '.join(sorted(chapters))}, "
-                f"rests_on out of {', '.join(RESTS_ON)}, found {dict(place)!r}: name a record that a chapter makes"
-            )
-        if "minus" in place:
-            less = place["minus"]
-            if not isinstance(less, Mapping) or "minus" in less or "chapter" not in less:
-                raise ValueError(
-                    f"expected chapter and name of a record as minus in claim {name!r}, found {less!r}: name one"
-                )
-            _check_place(name, less, chapters)
-        return
-    known = _experiments()
-    own = [place[key] for key in ("experiment", "minus") if key in place]
-    measures = [*MEASURES, *OF_SEEDS]
-    if (known and not set(own) <= known) or place.get("measure", "gt_known_loc") not in measures:
+    own, measures = [place[key] for key in ("experiment", "minus") if key in place], [*MEASURES, *OF_SEEDS]
+    if (experiments and not set(own) <= experiments) or place.get("measure", measures[0]) not in measures:
         raise ValueError(
             f"expected experiments of book/experiments.yaml, and a measure out of {', '.join(measures)}, in claim {name!r}, "
             f"found {dict(place)!r}: declare the experiment first, or choose another"
@@ -292,16 +282,15 @@ def _without(mapping: Mapping, key: str) -> dict:
     return {own: value for own, value in mapping.items() if own != key}
 
 
+def _named(claim: Claim) -> list[Mapping]:
+    """The places of a claim, that of its control among them."""
+    return [*claim.measured, *([_without(claim.control, "confirmed")] if claim.control else [])]
+
+
 def places(claims: Iterable[Claim]) -> list[dict]:
-    """All places that these claims name, one by one: those that are subtracted and the controls among them."""
-    found = []
-    for claim in claims:
-        for measured in [*claim.measured, *([_without(claim.control, "confirmed")] if claim.control else [])]:
-            found.append(_without(measured, "minus"))
-            if "minus" in measured:
-                less = measured["minus"]
-                found.append(dict(less) if isinstance(less, Mapping) else {"experiment": less})
-    return found
+    """All places that these claims name, one by one, also those that are subtracted."""
+    found = [place for claim in claims for place in _named(claim)]
+    return [_without(place, "minus") for place in found] + [{"experiment": p["minus"]} for p in found if "minus" in p]
 
 
 def _bounds(claim: Claim, i: int, printed: float | None = None) -> Ranges:
@@ -360,22 +349,17 @@ def decide(claim: Claim, records: Records) -> Decision:
     it inside a reproduction. But it is *not at this scale*, and says why, where
 
     - a network was trained with fewer than three seeds;
-    - what was compared is no better than the whole image or the best centred box; for a contradiction this must be known
-      (a claim that something fails is met beside a control that does not);
+    - what was compared is no better than the whole image or the best centred box (a claim that something fails is met beside
+      a control that does not);
     - painted birds alone would contradict a claim about photographs;
     - a run that is smaller than the paper's would contradict it, unless the claim is ``general``.
 
     Args:
         claim: a line of the ledger
         records: as from :func:`recorded`
-
-    Raises:
-        ValueError: a record that has no interval and is no share
     """
     found = [
-        own
-        for i, measured in enumerate(claim.measured)
-        for own in evidence_of(measured, records, _bounds(claim, i), claim.rests_on)
+        own for i, measured in enumerate(claim.measured) for own in evidence_of(measured, records, _bounds(claim, i))
     ]
     if not found:
         return Decision(claim, "not run", (), False)
@@ -434,13 +418,10 @@ def _objection(claim: Claim, verdict: str, leading: Sequence[Evidence], records:
 
 
 def _objection_to(claim: Claim, own: Evidence) -> str:
-    about_boxes = own.kind in KINDS[:2] and bool(own.floor) and not claim.compares_with_floor
-    if about_boxes and own.floor == "below":
+    if own.floor == "below" and not claim.compares_with_floor:
         return "not everything compared beats the whole image and the best centred box"
     if own.verdict == "reproduced":
         return ""
-    if about_boxes and own.floor == "unknown":
-        return "whether what was compared beats the whole image and the best centred box is not recorded"
     if own.kind == "painted birds" and list(claim.datasets) != ["none"]:
         return "painted birds alone do not contradict a claim about photographs"
     return f"smaller than the paper's: {claim.smaller}" if claim.smaller and not claim.general else ""
@@ -448,7 +429,7 @@ def _objection_to(claim: Claim, own: Evidence) -> str:
 
 def _control_holds(claim: Claim, records: Records) -> bool:
     place = _without(claim.control, "confirmed")
-    found = evidence_of(place, records, _ranges(claim.id, claim.control["confirmed"], None), claim.rests_on)
+    found = evidence_of(place, records, _ranges(claim.id, claim.control["confirmed"], None))
     return bool(found) and all(own.decides and own.verdict == "reproduced" for own in found)
 
 

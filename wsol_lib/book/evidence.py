@@ -1,8 +1,8 @@
 """What the committed records say of a claim: a value with its interval, what kind of evidence it is, and what it may decide.
 
-A claim of the ledger names places: a record of a chapter, an experiment, the difference of two, or a number that is counted
-where the page is built. Four kinds of evidence are told apart: photographs, painted birds, annotations, arithmetic. Runs of
-the quick profile and of this machine are no evidence, so that the page is the same whoever builds it.
+A claim of the ledger names places: an experiment, or one minus another; a number that chapter 1 has counted in annotations; or
+one that is counted where the page is built. Four kinds of evidence are told apart: photographs, painted birds, annotations,
+arithmetic. Runs of the quick profile and of this machine are no evidence, so that the page is the same whoever builds it.
 """
 
 from __future__ import annotations
@@ -25,38 +25,35 @@ from wsol_lib.book.profiles import PROFILES
 from wsol_lib.ill_posed import CueTable, posterior_ratio
 
 KINDS = ("photographs", "painted birds", "annotations", "arithmetic")
-#: What a number rests on. A trained comparison needs seeds; the others come out the same each time.
-RESTS_ON = ("trained", "untrained", "annotations", "arithmetic")
 #: So many trainings decide.
 SEEDS = 3
 #: Profiles whose records count.
 COUNTED = tuple(profile for profile in PROFILES if profile != "quick")
-#: Where chapter 1 has recorded what one gets without looking at the images.
-BASELINES = ("01-task-and-data", ("whole image", "best centred box"))
-
+#: The chapter whose records are counted in annotations; what others show is live, or comes from experiments.
+ANNOTATIONS = "01-task-and-data"
 LEMMA = "lemma 3.1, random worlds that disagree"
 
 #: What an experiment's kept predictions are asked for, (seeds, N) each. ``choosing_tau`` is how many more images are right at the
 #: chosen threshold than at the fixed one, ``box_side`` the root of a box's area in pixels of the image.
 MEASURES = {
-    "gt_known_loc": lambda scored: _at(scored["hits"], 0.5),
-    "gt_known_loc_iou_0.3": lambda scored: _at(scored["hits"], 0.3),
-    "gt_known_loc_iou_0.7": lambda scored: _at(scored["hits"], 0.7),
-    "gt_known_loc_tau_0.2": lambda scored: _at(scored["fixed_hits"], 0.5),
-    "top1_loc": lambda scored: _at(scored["hits"], 0.5) * (scored["ranks"] < 1),
-    "top5_loc": lambda scored: _at(scored["hits"], 0.5) * (scored["ranks"] < experiment_records.TOP),
-    "top1_cls": lambda scored: (scored["ranks"] < 1).astype(float),
-    "choosing_tau": lambda scored: _at(scored["hits"], 0.5) - _at(scored["fixed_hits"], 0.5),
-    "mean_over_ious": lambda scored: scored["hits"].mean(axis=0),
-    "box_side": lambda scored: _side(scored["boxes"]),
-    "box_side_tau_0.2": lambda scored: _side(scored["fixed_boxes"]),
+    "gt_known_loc": lambda kept: _at(kept["hits"], 0.5),
+    "gt_known_loc_iou_0.3": lambda kept: _at(kept["hits"], 0.3),
+    "gt_known_loc_iou_0.7": lambda kept: _at(kept["hits"], 0.7),
+    "gt_known_loc_tau_0.2": lambda kept: _at(kept["fixed_hits"], 0.5),
+    "top1_loc": lambda kept: _at(kept["hits"], 0.5) * (kept["ranks"] < 1),
+    "top5_loc": lambda kept: _at(kept["hits"], 0.5) * (kept["ranks"] < experiment_records.TOP),
+    "top1_cls": lambda kept: (kept["ranks"] < 1).astype(float),
+    "choosing_tau": lambda kept: _at(kept["hits"], 0.5) - _at(kept["fixed_hits"], 0.5),
+    "mean_over_ious": lambda kept: kept["hits"].mean(axis=0),
+    "box_side": lambda kept: _side(kept["boxes"]),
+    "box_side_tau_0.2": lambda kept: _side(kept["fixed_boxes"]),
 }
 #: What the record has of each training, and not of each image.
 OF_SEEDS = ("best_tau",)
 #: What does not ask where a box is, so that no floor is asked of the boxes either.
 NOT_OF_BOXES = ("top1_cls",)
 
-#: (chapter, profile) -> name of a record -> the record; ("experiment", name) -> record, scored, ids; ("computed", name) -> value
+#: (chapter, profile) -> name of a record -> the record; ("experiment", name) -> record, kept, ids; ("computed", name) -> value
 Records = Mapping[tuple[str, str], Mapping[str, Any]]
 #: The ranges of values that confirm a claim.
 Ranges = Sequence[tuple[float, float]]
@@ -67,29 +64,27 @@ class Evidence(NamedTuple):
 
     Attributes:
         name: of the record, or "A minus B"
-        chapter: that has recorded it; empty for experiments and counted numbers
-        profile: in which; empty for counted numbers
+        kind: one of ``KINDS``
+        profile: in which it was recorded; empty for counted numbers
         value, low, high: with the 95 % interval, over images and, where there are several, over seeds
         verdict: how the interval lies to the bounds
         record: the circumstances
-        kind: one of ``KINDS``
         seeds: of the training that had fewest; 0 where nothing was trained
-        floor: whether all that was compared beats the whole image and the best centred box: "above", "below", "unknown"; empty
-            where it is not about boxes
+        floor: whether all that was compared beats the whole image and the best centred box, "above" or "below"; empty where
+            it is not about boxes
         p: of the difference to the nearest bound; None where nothing was sampled
     """
 
     name: str
-    chapter: str
+    kind: str
     profile: str
     value: float
     low: float
     high: float
     verdict: str
     record: Mapping
-    kind: str = "photographs"
     seeds: int = 0
-    floor: str = "unknown"
+    floor: str = ""
     p: float | None = None
 
     @property
@@ -99,25 +94,146 @@ class Evidence(NamedTuple):
 
 
 def recorded(places: Iterable[Mapping]) -> dict[tuple[str, str], dict[str, Any]]:
-    """All that these places, and the floor, rest on: committed records of the larger profiles, and numbers counted here.
+    """All that these places rest on: committed records of the larger profiles, and numbers counted here.
 
     Raises:
         ValueError: a damaged file; an experiment's record that was edited, or whose definition has changed since
     """
     places = list(places)
-    chapters = {place["chapter"] for place in places if "chapter" in place} | {BASELINES[0]}
-    found: dict[tuple[str, str], dict[str, Any]] = {
-        (chapter, profile): results.load(chapter, profile) for chapter in sorted(chapters) for profile in COUNTED
-    }
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    if any("chapter" in place for place in places):
+        found |= {(ANNOTATIONS, profile): results.load(ANNOTATIONS, profile) for profile in COUNTED}
     for name in sorted({place["experiment"] for place in places if "experiment" in place}):
         if (experiment_records.folder() / f"{name}.json").exists():
             record, predicted, scored, facts = experiment_records.load_all(name)
             if record["profile"] in COUNTED:
                 boxes = {kind: predicted[kind] for kind in ("boxes", "fixed_boxes") if kind in predicted}
-                found["experiment", name] = {"record": record, "scored": scored | boxes, "ids": facts["image_ids"]}
+                found["experiment", name] = {"record": record, "kept": scored | boxes, "ids": facts["image_ids"]}
     for name in sorted({place["computed"] for place in places if "computed" in place}):
         found["computed", name] = {"value": computed(name)}
     return found
+
+
+def evidence_of(place: Mapping, records: Records, ranges: Ranges) -> list[Evidence]:
+    """What a place says, in each profile that has it.
+
+    Args:
+        place: ``{experiment, minus, measure}``, ``{chapter, name}`` or ``{computed}``; minus and measure may be left out
+        records: as from :func:`recorded`
+        ranges: of values that confirm the claim
+    """
+    if "experiment" in place:
+        return _of_experiments(place, records, ranges)
+    if "chapter" in place:
+        known = ((profile, records.get((place["chapter"], profile), {}).get(place["name"])) for profile in COUNTED)
+        return [_counted(place["name"], "annotations", profile, own, ranges) for profile, own in known if own]
+    own = records.get(("computed", place["computed"]))
+    circumstances = {"dataset": "none", "n": 0}
+    return [_counted(place["computed"], "arithmetic", "", own | circumstances, ranges)] if own else []
+
+
+def _counted(name: str, kind: str, profile: str, record: Mapping, ranges: Ranges) -> Evidence:
+    """What comes out the same each time; annotations may have an interval of their own."""
+    value = record["value"]
+    low, high = record.get("interval", (value, value))
+    return Evidence(name, kind, profile, value, low, high, _verdict(low, high, ranges), record)
+
+
+# -- experiments -------------------------------------------------------------------------------------------------------
+
+
+def _of_experiments(place: Mapping, records: Records, ranges: Ranges) -> list[Evidence]:
+    """One experiment, or one minus another."""
+    names = [place[key] for key in ("experiment", "minus") if key in place]
+    found = [records.get(("experiment", name)) for name in names]
+    if None in found or len({one["record"]["profile"] for one in found}) > 1:
+        return []
+    measure = place.get("measure", "gt_known_loc")
+    if measure in OF_SEEDS:
+        value, low, high, p = _over_seeds([_of_seeds(one, measure) for one in found], ranges)
+    else:
+        value, low, high, p = _over_images(names, found, measure, ranges)
+    record = {**found[0]["record"], "date": min(one["record"]["date"] for one in found)}
+    birds = any(one["record"]["dataset"] == "synthbirds" for one in found)
+    evidence = Evidence(
+        " minus ".join(names) + ("" if measure == "gt_known_loc" else f", {measure}"),
+        "painted birds" if birds else "photographs",
+        record["profile"],
+        value,
+        low,
+        high,
+        _verdict(low, high, ranges),
+        record,
+        min((len(one["record"]["seeds"]) for one in found if _is_trained(one)), default=0),
+        "" if measure in NOT_OF_BOXES else "above" if all(_beats(one, measure) for one in found) else "below",
+        p,
+    )
+    return [evidence]
+
+
+def _over_images(names: Sequence[str], found: Sequence[Mapping], measure: str, ranges: Ranges):
+    """(value, low, high, p) of a measure of each image, paired; what was not trained is the same in each seed."""
+    if len({one["ids"] for one in found}) > 1:
+        raise ValueError(f"expected experiments on the same images, found {' and '.join(names)}: compare them in words")
+    values = [MEASURES[measure](one["kept"]) for one in found]
+    most = max(map(len, values))
+    values = [own if _is_trained(one) else own.repeat(most // len(own), axis=0) for one, own in zip(found, values)]
+    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
+    p = max((uncertainty.chance(after - bound, before) for bound in _finite(ranges)), default=None)
+    return *uncertainty.difference(after, before), p
+
+
+def _over_seeds(values: Sequence[np.ndarray], ranges: Ranges):
+    """(value, low, high, p) of a measure of each training, by Welch's t: few seeds make it wide."""
+    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
+    value = float(after.mean() - before.mean())
+    if min(map(len, (after, before))) < 2 or np.ptp(after) + np.ptp(before) == 0:  # no spread to go by
+        return value, -math.inf, math.inf, None
+    low, high = stats.ttest_ind(after, before, equal_var=False).confidence_interval()
+    p = max((stats.ttest_ind(after - bound, before, equal_var=False).pvalue for bound in _finite(ranges)), default=None)
+    return value, float(low), float(high), p
+
+
+def _is_trained(found: Mapping) -> bool:
+    return found["record"]["images_seen"] != 0
+
+
+def _of_seeds(found: Mapping, measure: str) -> np.ndarray:
+    return np.array([one[measure] for one in found["record"]["seeds"]], dtype=float)
+
+
+def _at(hits: np.ndarray, iou: float) -> np.ndarray:
+    return hits[experiment_records.IOUS.index(iou)].astype(float)
+
+
+def _side(boxes: np.ndarray) -> np.ndarray:
+    """(seeds, N, 4) in sixteenths of a pixel -> root of the area, (seeds, N) in pixels."""
+    sides = (boxes[..., 2:] - boxes[..., :2]) / experiment_records.STEPS
+    return np.sqrt(sides.prod(axis=-1))
+
+
+def _beats(found: Mapping, measure: str) -> bool:
+    """Whether an experiment's boxes are surely better than the whole image and the centred box of the best side."""
+    baselines = found["record"]["baselines"]
+    floor = max(baselines["whole_image"], baselines["centred_box_best_on_test"]["value"])
+    own = measure if measure == "gt_known_loc_tau_0.2" else "gt_known_loc"
+    return uncertainty.mean_share(MEASURES[own](found["kept"]))[1] > floor
+
+
+def _finite(ranges: Ranges) -> list[float]:
+    return [bound for own in ranges for bound in own if math.isfinite(bound)]
+
+
+def _verdict(low: float, high: float, ranges: Ranges) -> str:
+    """How an interval lies to the ranges that confirm; touching a bound is not yet beyond it."""
+    if any(least < low and high < most for least, most in ranges):
+        return "reproduced"
+    if all(high < least or low > most for least, most in ranges):
+        return "contradicted"
+    return "not at this scale"
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------------
 
 
 def computed(name: str) -> float:
@@ -153,7 +269,7 @@ def _cells(text: str) -> list[float]:
         return [float(text)]
     table, _, cells = text.partition(": ")
     paper, _, number = table.partition(" ")
-    rows, columns = ([name for name in part.split(" or ")] for part in (cells + " | ").split(" | ")[:2])
+    rows, _, columns = (part.split(" or ") for part in cells.partition(" | "))
     found = [
         value
         for row, values in results.printed(paper, number).items()
@@ -181,7 +297,7 @@ def _worlds_that_disagree(number: int = 1000, classes: int = 3, cues: int = 6) -
     foreground = np.arange(cues) < cues // 2
     disagreeing = 0
     for _ in range(number):
-        joint = draws.random((classes, cues)) * np.where(foreground, draws.uniform(0.2, 2), 1)
+        joint = draws.random((classes, cues))
         posterior = joint[0] / joint.sum(axis=0)
         exists = any(((posterior >= tau) == foreground).all() for tau in posterior)
         table = CueTable(tuple(map(str, range(cues))), torch.from_numpy(foreground), torch.from_numpy(joint))
@@ -190,195 +306,3 @@ def _worlds_that_disagree(number: int = 1000, classes: int = 3, cues: int = 6) -
 
 
 _count = functools.lru_cache(sizes.count)
-
-
-def interval(record: Mapping) -> tuple[float, float]:
-    """The 95 % interval of a chapter's record: its own; a point if nothing was sampled (n = 0); Wilson's for a share.
-
-    The spread over the seeds of a mean (``seeds``, ``spread``) widens Wilson's.
-
-    Raises:
-        ValueError: no interval of its own, and not a share
-    """
-    value, n = record["value"], record["n"]
-    if "interval" in record:
-        low, high = record["interval"]
-        return float(low), float(high)
-    if n == 0:
-        return value, value
-    low, high = uncertainty.share_interval(value, n)
-    seeds = record.get("seeds", 1)
-    of_seeds = stats.t.ppf(0.975, seeds - 1) * record.get("spread", 0.0) / math.sqrt(seeds) if seeds > 1 else 0.0
-    return value - math.hypot(value - low, of_seeds), value + math.hypot(high - value, of_seeds)
-
-
-def evidence_of(place: Mapping, records: Records, ranges: Ranges, rests_on: str) -> list[Evidence]:
-    """What a place says, in each profile that has it.
-
-    Args:
-        place: ``{chapter, name}``, ``{experiment}`` or ``{computed}``, the first two also with ``minus``
-        records: as from :func:`recorded`
-        ranges: of values that confirm the claim
-        rests_on: one of ``RESTS_ON``, where the place itself does not say it
-    """
-    if "computed" in place:
-        value = records.get(("computed", place["computed"]), {}).get("value")
-        if value is None:
-            return []
-        circumstances = {"dataset": "none", "n": 0}
-        said = _verdict(value, value, ranges)
-        return [Evidence(place["computed"], "", "", value, value, value, said, circumstances, "arithmetic")]
-    find = _of_experiments if "experiment" in place else _of_chapter
-    return [found for found in (find(place, records, profile, ranges, rests_on) for profile in COUNTED) if found]
-
-
-def _of_experiments(place: Mapping, records: Records, profile: str, ranges: Ranges, _: str) -> Evidence | None:
-    """One experiment, or one minus another on the same images: paired over these, and over the seeds of what was trained."""
-    names = [place[key] for key in ("experiment", "minus") if key in place]
-    found = [records.get(("experiment", name)) for name in names]
-    if any(one is None or one["record"]["profile"] != profile for one in found):
-        return None
-    measure = place.get("measure", "gt_known_loc")
-    if measure in OF_SEEDS:
-        value, low, high, p = _over_seeds([_of_seeds(one, measure) for one in found], ranges)
-    else:
-        value, low, high, p = _over_images(names, found, measure, ranges)
-    record = {**found[0]["record"], "date": min(one["record"]["date"] for one in found), "measure": measure}
-    return Evidence(
-        " minus ".join(names) + ("" if measure == "gt_known_loc" else f", {measure}"),
-        "",
-        profile,
-        value,
-        low,
-        high,
-        _verdict(low, high, ranges),
-        record,
-        "painted birds" if any(one["record"]["dataset"] == "synthbirds" for one in found) else "photographs",
-        min((len(one["record"]["seeds"]) for one in found if _is_trained(one)), default=0),
-        "" if measure in NOT_OF_BOXES else "above" if all(_beats(one, measure) for one in found) else "below",
-        p,
-    )
-
-
-def _over_images(names: Sequence[str], found: Sequence[Mapping], measure: str, ranges: Ranges):
-    """(value, low, high, p) of a measure of each image; what was not trained is the same in each seed."""
-    if len({one["ids"] for one in found}) > 1:
-        raise ValueError(f"expected experiments on the same images, found {' and '.join(names)}: compare them in words")
-    values = [MEASURES[measure](one["scored"]) for one in found]
-    most = max(map(len, values))
-    values = [own if _is_trained(one) else own.repeat(most // len(own), axis=0) for one, own in zip(found, values)]
-    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
-    p = max((uncertainty.chance(after - bound, before) for bound in _finite(ranges)), default=None)
-    return *uncertainty.difference(after, before), p
-
-
-def _over_seeds(values: Sequence[np.ndarray], ranges: Ranges):
-    """(value, low, high, p) of a measure of each training, by Welch's t: few seeds make it wide."""
-    after, before = values if len(values) == 2 else (values[0], np.zeros_like(values[0]))
-    value = float(after.mean() - before.mean())
-    if min(map(len, (after, before))) < 2 or after.std() + before.std() == 0:
-        return value, value, value, None
-    low, high = stats.ttest_ind(after, before, equal_var=False).confidence_interval()
-    p = max((stats.ttest_ind(after - bound, before, equal_var=False).pvalue for bound in _finite(ranges)), default=None)
-    return value, float(low), float(high), p
-
-
-def _is_trained(found: Mapping) -> bool:
-    return found["record"]["images_seen"] != 0
-
-
-def _of_seeds(found: Mapping, measure: str) -> np.ndarray:
-    return np.array([one[measure] for one in found["record"]["seeds"]], dtype=float)
-
-
-def _at(hits: np.ndarray, iou: float) -> np.ndarray:
-    return hits[experiment_records.IOUS.index(iou)].astype(float)
-
-
-def _side(boxes: np.ndarray) -> np.ndarray:
-    """(seeds, N, 4) in sixteenths of a pixel -> root of the area, (seeds, N) in pixels."""
-    sides = (boxes[..., 2:] - boxes[..., :2]) / experiment_records.STEPS
-    return np.sqrt(sides.prod(axis=-1))
-
-
-def _beats(found: Mapping, measure: str) -> bool:
-    """Whether an experiment's boxes are surely better than the whole image and the centred box of the best side."""
-    baselines = found["record"]["baselines"]
-    floor = max(baselines["whole_image"], baselines["centred_box_best_on_test"]["value"])
-    own = measure if measure == "gt_known_loc_tau_0.2" else "gt_known_loc"
-    return uncertainty.mean_share(MEASURES[own](found["scored"]))[1] > floor
-
-
-def _of_chapter(place: Mapping, records: Records, profile: str, ranges: Ranges, rests_on: str) -> Evidence | None:
-    """A record of a chapter, or one minus another with independent errors."""
-    own = records.get((place["chapter"], profile), {})
-    record = own.get(place["name"])
-    if record is None:
-        return None
-    name, value, (low, high) = place["name"], record["value"], interval(record)
-    base = place.get("rests_on", rests_on)
-    seeds = [record.get("seeds", 1)] if base == "trained" else []
-    first, _, second = name.removeprefix("photographs: ").partition(" minus ")
-    prefix = "photographs: " if name.startswith("photographs: ") else ""
-    compared = [own.get(prefix + part) for part in (first, second) if part]
-    if "minus" in place:
-        less = place["minus"]
-        other = records.get((less["chapter"], profile), {}).get(less["name"])
-        if other is None or other["dataset"] != record["dataset"]:
-            return None
-        name, below, above, compared = f"{name} minus {less['name']}", *interval(other), [record, other]
-        seeds += [other.get("seeds", 1)] if less.get("rests_on", base) == "trained" else []
-        # independent errors: the halves of the two intervals that point the same way add up like the sides of a triangle
-        down, up = math.hypot(value - low, above - other["value"]), math.hypot(high - value, other["value"] - below)
-        value -= other["value"]
-        low, high = value - down, value + up
-    kind = base if base in KINDS else "painted birds" if record["dataset"] == "synthbirds" else "photographs"
-    number = min(seeds, default=0)
-    return Evidence(
-        name,
-        place["chapter"],
-        profile,
-        value,
-        low,
-        high,
-        _verdict(low, high, ranges),
-        record,
-        kind,
-        number,
-        _floor(compared, record["dataset"], records),
-        max((_chance(value, low, high, bound, number) for bound in _finite(ranges)), default=None)
-        if low < high
-        else None,
-    )
-
-
-def _floor(compared: Sequence[Mapping | None], dataset: str, records: Records) -> str:
-    chapter, names = BASELINES
-    known = next((records[chapter, profile] for profile in reversed(COUNTED) if records.get((chapter, profile))), {})
-    floors = [known.get(f"{dataset}/{name}") for name in names]
-    if not compared or None in floors or None in compared:
-        return "unknown"
-    floor = max(one["value"] for one in floors)
-    return "above" if all(interval(one)[0] > floor for one in compared) else "below"
-
-
-def _finite(ranges: Ranges) -> list[float]:
-    return [bound for own in ranges for bound in own if math.isfinite(bound)]
-
-
-def _chance(value: float, low: float, high: float, bound: float, seeds: int) -> float:
-    """The p-value that belongs to an interval: by Student's t, as if the seeds alone had made it where there are several."""
-    half = value - low if bound < value else high - value
-    freedom = seeds - 1 if seeds > 1 else math.inf
-    if half <= 0:
-        return float(value == bound)
-    return 2 * float(stats.t.sf(stats.t.ppf(0.975, freedom) * abs(value - bound) / half, freedom))
-
-
-def _verdict(low: float, high: float, ranges: Ranges) -> str:
-    """How an interval lies to the ranges that confirm; touching a bound is not yet beyond it."""
-    if any(least < low and high < most for least, most in ranges):
-        return "reproduced"
-    if all(high < least or low > most for least, most in ranges):
-        return "contradicted"
-    return "not at this scale"

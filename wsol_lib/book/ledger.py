@@ -15,7 +15,7 @@ from IPython.display import HTML, Markdown
 
 from wsol_lib.book import results
 from wsol_lib.book.claims import DECIDED, VERDICTS, Change, Claim, Decision, printed_numbers
-from wsol_lib.book.evidence import COUNTED, KINDS, Evidence, Records
+from wsol_lib.book.evidence import ANNOTATIONS, COUNTED, KINDS, Evidence, Records
 
 TITLES = {"psol": "PSOL", "evaluation": "Evaluating WSOL right", "slt": "SLT-Net", "lchp": "LCHP"}
 #: Verdict -> symbol and colour: told apart without seeing the colour.
@@ -30,7 +30,6 @@ NONE = "<p><em>none</em></p>"
 FLOORS = {
     "above": "; above the whole image and the best centred box",
     "below": "; <strong>not above the whole image and the best centred box</strong>",
-    "unknown": "; whether above the whole image and the best centred box is not recorded",
     "": "",
 }
 
@@ -145,12 +144,14 @@ def _evidence(found: Evidence) -> str:
     return (
         f"{symbol} <em>{escape(found.name)}</em>: <strong>{value}</strong>{between}"
         f"{f', profile {found.profile}' if found.profile else ''}, {_where(found)}; {escape(_origin(found.record))}"
-        f"{FLOORS[found.floor] if found.kind in KINDS[:2] else ''}"
+        f"{FLOORS[found.floor]}"
     )
 
 
 def _where(found: Evidence) -> str:
-    return _link(found.chapter) if found.chapter else "experiment" if found.profile else "counted here"
+    if found.kind == "annotations":
+        return _link(ANNOTATIONS)
+    return "experiment" if found.profile else "counted here"
 
 
 def _number(value: float, name: str) -> str:
