@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 
 import wsol_lib
 from wsol_lib.cache import atomic_path
@@ -68,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    main = PartialState().is_main_process
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it each of several processes would train alone
+    main = Accelerator().is_main_process
     method, given = find(args.method), given_settings(args)
     settings = method.settings_for(args.method, args.dataset, given)
     options = pairs(args.option)
