@@ -151,7 +151,9 @@ def test_a_chapter_alone_runs_from_top_to_bottom(chapter, source, tmp_path, monk
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
     notebook = nbformat.read(chapter, as_version=4)
-    notebook.cells.append(new_code_cell("import os, wsol_lib\nprint(wsol_lib.__file__, os.getcwd(), sep='\\n')"))
+    first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    asked = new_code_cell("import os, wsol_lib\nprint(wsol_lib.__file__, os.getcwd(), sep='\\n')")
+    notebook.cells.insert(first + 1, asked)
     nbformat.write(notebook, tmp_path / "chapter.ipynb")
     names = tmp_path / "chapter.ipynb", tmp_path / "executed.ipynb"
     how = {"kernel_name": "python3", "language": "python", "progress_bar": False}
@@ -160,5 +162,6 @@ def test_a_chapter_alone_runs_from_top_to_bottom(chapter, source, tmp_path, monk
     except papermill.PapermillExecutionError as error:
         pytest.fail(str(error), pytrace=False)
     assert [path.name for path in here.iterdir()] == ["wsol-book"]
-    library, folder = executed.cells[-1].outputs[0].text.split()
+    (said,) = [cell.outputs[0].text for cell in executed.cells if cell.source == asked.source]
+    library, folder = said.split()
     assert Path(library).is_relative_to(site) and Path(folder) == here / "wsol-book" / "book"

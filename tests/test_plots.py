@@ -192,8 +192,9 @@ def test_a_caption_stands_under_the_figure():
 
 def test_a_page_in_a_page_needs_no_file(tmp_path):
     (tmp_path / "sheet.html").write_text('<p title="a & b">τ</p>', encoding="utf-8")
-    frame = plots.embedded(tmp_path / "sheet.html", height=100).data
+    frame = plots.embedded(tmp_path / "sheet.html", height=100, title="a & b").data
     assert 'srcdoc="&lt;p title=&quot;a &amp; b&quot;&gt;τ&lt;/p&gt;"' in frame and "height: 100px" in frame
+    assert 'title="a &amp; b"' in frame and 'title="sheet.html"' in plots.embedded(tmp_path / "sheet.html").data
 
 
 def test_a_slider_holds_one_picture_a_value_and_loads_nothing():

@@ -211,11 +211,16 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(textwrap.fill(text, int(12 * figure.get_figwidth())), fontsize="small", color="#444444")
 
 
-def embedded(path: str | Path, height: int = 420) -> HTML:
-    """A page of HTML in a frame of this page, ``height`` pixels high, which needs the file no longer."""
+def embedded(path: str | Path, height: int = 420, title: str = "") -> HTML:
+    """A page of HTML in a frame of this page, ``height`` pixels high, which needs the file no longer.
+
+    Args:
+        title: what it shows, for those who cannot see it; the file's name if there is none
+    """
     page = html.escape(Path(path).read_text(encoding="utf-8"))
     frame = f"width: 100%; height: {height}px; border: 1px solid #ccc"
-    return HTML(f'<figure style="margin: 1em 0"><iframe srcdoc="{page}" style="{frame}"></iframe></figure>')
+    name = html.escape(title or Path(path).name)
+    return HTML(f'<div><iframe title="{name}" srcdoc="{page}" style="{frame}"></iframe></div>')
 
 
 def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
@@ -273,7 +278,11 @@ def sliders(
     """
     if somebody_there() and find_spec("ipywidgets"):
         return _widgets(draw, dials, start, alt, note, live or {})
-    frames = [_as_link(draw(*values)) for values in itertools.product(*dials.values())]
+    frames, width = [], 0.0
+    for values in itertools.product(*dials.values()):
+        figure = draw(*values)
+        width = max(width, figure.get_figwidth())
+        frames.append(_as_link(figure))
     shown = [[f"{value:g}" for value in values] for values in dials.values()]
     # its own name, the same in every run, so that a page can hold any number of sliders
     name = "slider-" + hashlib.sha256("".join([*dials, *map(str, shown), *frames]).encode()).hexdigest()[:12]
@@ -291,7 +300,7 @@ max="{len(values) - 1}" value="{i}" style="flex: 1; min-width: 8em">
     )
     return HTML(f"""<figure id="{name}" style="margin: 1em 0">
 {inputs}
-<img src="{frames[first]}" alt="{first_alt}" style="width: 100%; background: white">
+<img src="{frames[first]}" alt="{first_alt}" style="width: {width:g}in; max-width: 100%; background: white">
 {below}
 <script>(() => {{
   const figure = document.getElementById("{name}"), frames = {frames}, labels = {labels}, shown = {shown};
@@ -329,7 +338,7 @@ def _widgets(draw: Callable, dials: Mapping, start: Sequence[int], alt: str, not
         values = ", ".join(f"{dial.description} {dial.value:g}" for dial in inputs)
         seen = html.escape(f"{alt}: {values}" if alt else values)
         link = _as_link(draw(*(dial.value for dial in inputs)))
-        picture.value = f'<img src="{link}" alt="{seen}" style="max-width: 100%; background: white">'
+        picture.value = f'<img src="{link}" alt="{seen}" style="width: 100%; background: white">'
 
     show()
     for dial in inputs:
