@@ -84,3 +84,38 @@ def photographs(root: Path, names: Iterable[str], size=(48, 36)) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(root / name)
     return root
+
+
+#: Folder of the public lists -> of each of their splits the images, with the class of each: names as there
+LISTED = {
+    "CUB": {
+        split: [(f"{k + 1:03}.Bird_{k}/{split}_{n}.jpg", k) for k in range(2) for n in range(3)]
+        for split in ("train", "val", "test")
+    },
+    "ILSVRC": {
+        "train": [
+            (f"train/{wnid}/{wnid}_{n}.JPEG", k) for k, wnid in enumerate(("n01440764", "n01443537")) for n in range(3)
+        ],
+        "val": [(f"val2/{k}/{n}.jpeg", k) for k in range(2) for n in range(2)],
+        "test": [(f"val/ILSVRC2012_val_{n:08}.JPEG", n % 2) for n in range(4)],
+    },
+}
+SIZES_OF_LISTED = ((60, 44), (44, 60), (52, 52))
+
+
+def wsolevaluation(root: Path) -> Path:
+    """The public lists of CUB and ImageNet with images of several sizes; of ImageNet's training images labels alone."""
+    for data, splits in LISTED.items():
+        for split, images in splits.items():
+            lists = root / "wsolevaluation" / "metadata" / data / split
+            lists.mkdir(parents=True)
+            sizes = [SIZES_OF_LISTED[n % len(SIZES_OF_LISTED)] for n in range(len(images))]
+            for (name, _), size in zip(images, sizes):
+                photographs(root / "wsolevaluation" / "dataset" / data, [name], size)
+            rows = {"class_labels": [f"{name},{label}" for name, label in images]}
+            if (data, split) != ("ILSVRC", "train"):
+                rows["image_sizes"] = [f"{name},{w},{h}" for (name, _), (w, h) in zip(images, sizes)]
+                rows["localization"] = [f"{name},2,5,{w // 2},{h - 9}" for (name, _), (w, h) in zip(images, sizes)]
+            for file, lines in rows.items():
+                (lists / f"{file}.txt").write_text("\n".join(lines) + "\n")
+    return root

@@ -107,6 +107,7 @@ class Unit:
             )
         starts = self._starts()
         source, begin = commit(), time.perf_counter()
+        listed = train.image_sizes.clone()
         fitted = localizers.fit(
             experiment.localizer,
             train,
@@ -120,8 +121,10 @@ class Unit:
             checkpoint=self.checkpoint,
             **experiment.hyperparameters,
         )
+        # a fit may find out sizes that lists leave out (ImageNet's); the data of the next unit are those of a new process
+        train.image_sizes.copy_(listed)
         between = time.perf_counter()
-        predicted, measured = predict(fitted, test, experiment.input_size, str(self))
+        predicted, measured = predict(fitted, test, fitted.input_size, str(self))
         seconds = {"fit": between - begin, "predict": time.perf_counter() - between}
         splits = {"train-weaksup": train, "train-fullsup": boxed, "test": test}
         weights = {"fitted": weights_digest(fitted.network)}
