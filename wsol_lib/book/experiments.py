@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wsol_lib.baselines import centred_boxes
-from wsol_lib.book import records, units
+from wsol_lib.book import costs, records, units
 from wsol_lib.book.definitions import Experiment, digest_of, load_experiments, select
 from wsol_lib.book.profiles import PROFILES
 from wsol_lib.book.units import Rates, Unit
@@ -38,6 +38,7 @@ EXAMPLES = """examples:
   python -m wsol_lib experiment --list                           all experiments, what state they are in, how long they take
   python -m wsol_lib experiment birds-cam --profile quick        one of them, as small as can be
   python -m wsol_lib experiment birds --profile tiny --record    a group, written to results/
+  python -m wsol_lib experiment slt-cub-vgg16 --profile full --record --data-root DATA     a row of a paper, beside its number
   accelerate launch --multi_gpu -m wsol_lib experiment --profile full --record --data-root DATA
 """
 SIDES = np.arange(1, 101) / 100  # of the centred box, in shares of the image's
@@ -125,8 +126,13 @@ def is_recorded(experiment: Experiment) -> bool | None:
 
 
 def listing(experiments: Sequence[Experiment], folder: Path, locks: Locks, root: str | None = None) -> str:
-    """A table: each experiment's state, images seen in training, and the time that a seed takes, as far as it is known."""
+    """A table: each experiment's state, images seen in training, and the time that a seed takes, as far as it is known.
+
+    Of those that run a paper's row again also what it prints, and what a seed takes on a GPU, as estimated by
+    :mod:`wsol_lib.book.costs`.
+    """
     rates, rows, total = Rates(folder), [], 0.0
+    gpu = _gpu() if any(one.printed for one in experiments) else None
     for one in experiments:
         seen = one.images_seen(root)
         seconds = rates.seconds(one, seen, one.size("test", root) or 0)
@@ -134,9 +140,32 @@ def listing(experiments: Sequence[Experiment], folder: Path, locks: Locks, root:
         left = 0 if told == "recorded" else len(units.missing(units_of(one, folder), committed=False))
         total += (seconds or 0.0) * left
         each = f"{len(one.seeds)} x {duration(seconds)}"
-        rows.append((one.name, told, "?" if seen is None else f"{seen:,}", each))
-    rows.append(("", "", "left", duration(total) if total else "?"))
-    return table([("experiment", "state", "images seen", "seeds x time"), *rows])
+        row = (one.name, told, "?" if seen is None else f"{seen:,}", each)
+        rows.append((*row, *_of_paper(one, gpu, root)) if gpu else row)
+    last = ("", "", "left", duration(total) if total else "?")
+    head = ("experiment", "state", "images seen", "seeds x time")
+    if gpu is None:
+        return table([head, *rows, last])
+    how = "as measured" if gpu.measured else "assumed, none was measured"
+    about = f"time and memory of a seed on a GPU are estimates: {gpu.name}, {how} (book/rates.yaml)"
+    return table([(*head, "printed", "on a GPU", "memory"), *rows, (*last, "", "", "")]) + "\n" + about
+
+
+def _gpu() -> costs.Machine | None:
+    """What estimates are for; None where the rates are not at hand."""
+    try:
+        return costs.planned(costs.machines(), units.device())
+    except FileNotFoundError:
+        return None
+
+
+def _of_paper(one: Experiment, gpu: costs.Machine, root: str | None) -> tuple[str, str, str]:
+    """What the paper prints, hours and memory; empty where it is no row of a paper."""
+    cost = costs.of_experiment(one, gpu, root) if one.printed else None
+    if cost is None:
+        return "", "", ""
+    printed = "" if one.expected is None else f"{one.expected:.1%}"
+    return printed, duration(cost.seconds), f"{cost.memory / 1e9:.0f} GB"
 
 
 def duration(seconds: float | None) -> str:
@@ -248,11 +277,20 @@ class Runner:
                 record = build(one, self.units[one.name], self.args.data_root)[0]
                 low, high = record["interval"]
                 floor = record["baselines"]["centred_box_best_on_test"]["value"]
-                rows.append(
-                    (one.name, f"{record['value']:.2%}", f"{low:.2%} to {high:.2%}", f"{floor:.2%}", f"{record['n']:,}")
-                )
-        head = ("experiment", "GT-known Loc", "95 % interval", "centred box", "images")
-        return table([head, *rows]) if rows else "nothing to run: all is recorded"
+                own = (f"{record['value']:.2%}", f"{low:.2%} to {high:.2%}", f"{floor:.2%}", f"{record['n']:,}")
+                rows.append((one.name, *own, beside_printed(one, record)))
+        head = ("experiment", "GT-known Loc", "95 % interval", "centred box", "images", "printed")
+        shown = len(head) - (not any(row[-1] for row in rows))
+        return table([row[:shown] for row in (head, *rows)]) if rows else "nothing to run: all is recorded"
+
+
+def beside_printed(one: Experiment, record: Mapping[str, Any]) -> str:
+    """What the paper prints, and what of the record is of the same measure, in words; empty where it prints nothing."""
+    if one.expected is None:
+        return ""
+    shares = {"max_box_acc": [seed.get("max_box_acc") for seed in record["seeds"]]} | record["accuracies"]
+    own, name = shares.get(one.measure, [None]), one.measure.replace("_", " ")
+    return f"{one.expected:.1%} ({f'no {name} here' if None in own else f'here {np.mean(own):.2%}, {name}'})"
 
 
 def _check_committed() -> None:
