@@ -129,6 +129,9 @@ def test_a_claim_says_all_of_what_it_names():
     assert verdict(claim("A", "B"), tiny={"A": up, "B": up}) == "reproduced"
     assert verdict(claim("A", "B"), tiny={"A": up, "B": unsure}) == "not at this scale"
     assert verdict(claim("A", "B"), tiny={"A": unsure, "B": down}) == "contradicted"
+    half = decided(claim("A", "B"), tiny={"A": up})
+    assert (half.verdict, half.why) == ("not at this scale", "not all that it names is recorded")
+    assert verdict(claim("A", "B"), tiny={"A": down}) == "contradicted"
 
 
 def test_a_printed_number_is_compared_with_the_record_of_the_same_place(monkeypatch):
@@ -202,6 +205,19 @@ def test_the_side_of_a_box_is_the_root_of_its_area_in_pixels():
     place = {"experiment": "after", "measure": "box_side"}
     (found,) = evidence_of(place, {("experiment", "after"): made}, [(0, 10)])
     assert (found.value, found.verdict) == (6.0, "reproduced")
+
+
+def test_boxes_are_judged_with_the_classes_of_another():
+    """PSOL's Table 4: the classifier is right for the first half of the images, the boxes for the first 60 and 40 %."""
+    ranks = np.repeat([[0, 1]], 200, axis=1).repeat(3, axis=0)
+    place = {"experiment": "after", "minus": "before", "measure": "top1_loc", "classifier": "third"}
+    made = Claim(**{**ENTRY, "measured": [place], "confirmed": "above 0"})
+    after, before = experiment([0.6] * 3), experiment([0.4] * 3)
+    found = {("experiment", "after"): after, ("experiment", "before"): before}
+    assert decide(made, found).verdict == "not run"
+    found |= {("experiment", "third"): experiment(BELOW, ranks=ranks)}
+    (own,) = decide(made, found).evidence
+    assert own.value == pytest.approx(0.5 - 0.4) and own.name.endswith(", top1_loc with the classes of third")
 
 
 def test_what_each_training_has_is_compared_over_trainings_even_of_other_images():

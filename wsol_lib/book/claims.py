@@ -52,7 +52,7 @@ _BOUNDS = {
 #: Keys of a place -> those that it may have beside them.
 _PLACES = {
     ("chapter", "name"): (),
-    ("experiment",): ("minus", "measure"),
+    ("experiment",): ("minus", "measure", "classifier"),
     ("computed",): (),
 }
 
@@ -73,8 +73,9 @@ class Claim:
             printed" and, for shares beside percent, "within x points of printed", which compare the i-th record with the i-th
             cell. In the unit of the records.
         set: date and commit when ``confirmed`` was written, "2026-11-21 f1a903e"
-        measured: what bears on it, each ``{experiment, minus, measure}`` (the last two may be left out), ``{chapter, name}`` of
-            what chapter 1 counts in annotations, or ``{computed}``; a claim says *all* of what it names
+        measured: what bears on it, each ``{chapter, name}`` of what chapter 1 counts in annotations, ``{computed}``, or
+            ``{experiment, minus, measure, classifier}``: boxes of the first, minus those of the second, with the classes of a
+            third, all but the first may be left out; a claim says *all* of what it names
         compares_with_floor: true where what it compares with is the whole image or the centred box
         fails: true where it says that something fails: then boxes below the whole image are no objection
         control: ``{experiment, minus, measure}`` with ``confirmed``: what must be so beside what fails
@@ -263,7 +264,10 @@ def _check_place(name: str, place: Mapping, experiments: set[str]) -> None:
             f"expected an experiment, chapter {ANNOTATIONS} with the name of a record, or computed, in claim {name!r}, found "
             f"{dict(place)!r}: name what bears on it"
         )
-    own, measures = [place[key] for key in ("experiment", "minus") if key in place], [*MEASURES, *OF_SEEDS]
+    own, measures = (
+        [place[key] for key in ("experiment", "minus", "classifier") if key in place],
+        [*MEASURES, *OF_SEEDS],
+    )
     if (experiments and not set(own) <= experiments) or place.get("measure", measures[0]) not in measures:
         raise ValueError(
             f"expected experiments of book/experiments.yaml, and a measure out of {', '.join(measures)}, in claim {name!r}, "
@@ -348,7 +352,7 @@ def decide(claim: Claim, records: Records) -> Decision:
     before the smaller. What weighs most decides, all of it together: one piece outside the bounds is a contradiction, all of
     it inside a reproduction. But it is *not at this scale*, and says why, where
 
-    - a network was trained with fewer than three seeds;
+    - a network was trained with fewer than three seeds, or not all that would confirm it is recorded;
     - what was compared is no better than the whole image or the best centred box (a claim that something fails is met beside
       a control that does not);
     - painted birds alone would contradict a claim about photographs;
@@ -358,9 +362,8 @@ def decide(claim: Claim, records: Records) -> Decision:
         claim: a line of the ledger
         records: as from :func:`recorded`
     """
-    found = [
-        own for i, measured in enumerate(claim.measured) for own in evidence_of(measured, records, _bounds(claim, i))
-    ]
+    each = [evidence_of(measured, records, _bounds(claim, i)) for i, measured in enumerate(claim.measured)]
+    found = [own for several in each for own in several]
     if not found:
         return Decision(claim, "not run", (), False)
     found.sort(key=_weight, reverse=True)
@@ -370,6 +373,8 @@ def decide(claim: Claim, records: Records) -> Decision:
     )
     others = {own.verdict for own in found[len(leading) :]} - {"not at this scale"}
     why = _objection(claim, verdict, leading, records)
+    if verdict == "reproduced" and not all(each):
+        why = why or "not all that it names is recorded"
     can = leading[0].decides and not why and all(own.p is not None for own in leading)
     return Decision(
         claim,

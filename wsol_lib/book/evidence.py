@@ -103,7 +103,7 @@ def recorded(places: Iterable[Mapping]) -> dict[tuple[str, str], dict[str, Any]]
     found: dict[tuple[str, str], dict[str, Any]] = {}
     if any("chapter" in place for place in places):
         found |= {(ANNOTATIONS, profile): results.load(ANNOTATIONS, profile) for profile in COUNTED}
-    for name in sorted({place["experiment"] for place in places if "experiment" in place}):
+    for name in sorted({place[key] for place in places for key in ("experiment", "classifier") if key in place}):
         if (experiment_records.folder() / f"{name}.json").exists():
             record, predicted, scored, facts = experiment_records.load_all(name)
             if record["profile"] in COUNTED:
@@ -118,7 +118,8 @@ def evidence_of(place: Mapping, records: Records, ranges: Ranges) -> list[Eviden
     """What a place says, in each profile that has it.
 
     Args:
-        place: ``{experiment, minus, measure}``, ``{chapter, name}`` or ``{computed}``; minus and measure may be left out
+        place: ``{experiment, minus, measure, classifier}``, of which the last three may be left out, ``{chapter, name}`` or
+            ``{computed}``
         records: as from :func:`recorded`
         ranges: of values that confirm the claim
     """
@@ -148,15 +149,21 @@ def _of_experiments(place: Mapping, records: Records, ranges: Ranges) -> list[Ev
     found = [records.get(("experiment", name)) for name in names]
     if None in found or len({one["record"]["profile"] for one in found}) > 1:
         return []
+    if "classifier" in place:  # boxes of these, classes of another, training by training
+        named = records.get(("experiment", place["classifier"]))
+        if named is None:
+            return []
+        found = [{**one, "kept": {**one["kept"], "ranks": named["kept"]["ranks"]}} for one in found]
     measure = place.get("measure", "gt_known_loc")
     if measure in OF_SEEDS:
         value, low, high, p = _over_seeds([_of_seeds(one, measure) for one in found], ranges)
     else:
         value, low, high, p = _over_images(names, found, measure, ranges)
     record = {**found[0]["record"], "date": min(one["record"]["date"] for one in found)}
+    with_classes = f" with the classes of {place['classifier']}" if "classifier" in place else ""
     birds = any(one["record"]["dataset"] == "synthbirds" for one in found)
     evidence = Evidence(
-        " minus ".join(names) + ("" if measure == "gt_known_loc" else f", {measure}"),
+        " minus ".join(names) + ("" if measure == "gt_known_loc" else f", {measure}") + with_classes,
         "painted birds" if birds else "photographs",
         record["profile"],
         value,
