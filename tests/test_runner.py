@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from wsol_lib.__main__ import main
 from wsol_lib.book import runner
@@ -230,6 +230,42 @@ def test_html_has_the_outputs_needs_no_network_and_a_warning_is_an_error(book, c
         said = capsys.readouterr().err
         assert "unknown document" in said and "the HTML has warnings, which count as errors" in said
     assert len(runs(book)) == 2, "rendering again does not execute again"
+
+
+@pytest.mark.parametrize(
+    "source, data, prompt",
+    [
+        ("draw()", {"image/svg+xml": "<svg/>"}, "the code of this figure"),
+        ("plots.slider(draw)", {"text/html": '<figure id="slider-1">'}, "the code of this slider"),
+        ("frame", {"text/html": "<table>"}, "the code of this table"),
+        ("display(text)", {"text/markdown": "| a |\n|---|\n"}, "the code of this table"),
+        ("display(text)", {"text/markdown": "a"}, "the code behind this"),
+        ("import os\nif 'google.colab' in modules:\n    %pip install .", None, "the installation on Colab"),
+        ("import torch\nseed = 0", None, "the imports"),
+        ("if kept:\n    check('So it is.', True)", None, "what checks these sentences"),
+        ("limit = 3\ndef side(box):\n    return box", None, "the code of side, limit"),
+        ("print", None, "the code"),
+    ],
+)
+def test_a_toggle_says_what_it_hides(source, data, prompt):
+    outputs = [new_output("display_data", data=data)] if data else []
+    cell = new_code_cell(source, metadata={"tags": ["hide-input"]}, outputs=outputs)
+    runner._prepare(cell)
+    assert cell.metadata["mystnb"] == {"code_prompt_show": f"Show {prompt}", "code_prompt_hide": f"Hide {prompt}"}
+
+
+def test_what_a_chapter_says_of_a_toggle_stays():
+    words = {"code_prompt_show": "Show answer 1, run"}
+    cell = new_code_cell("1", metadata={"tags": ["hide-cell"], "mystnb": words.copy()})
+    runner._prepare(cell)
+    assert cell.metadata["mystnb"] == {**words, "code_prompt_hide": "Hide answer 1, run"}
+
+
+def test_a_listing_is_shown_without_the_call_that_makes_it():
+    listing, other = new_code_cell("plots.show_source(lchp.momentum_update)"), new_code_cell("plots.use_style()")
+    for cell in (listing, other):
+        runner._prepare(cell)
+    assert listing.metadata["tags"] == ["remove-input"] and "tags" not in other.metadata
 
 
 def test_only_what_changed_is_staged_again(book):

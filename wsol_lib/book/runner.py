@@ -8,6 +8,7 @@ chapters and the pages of ``book/`` into ``_build/html``, with warnings as error
 from __future__ import annotations
 
 import argparse
+import ast
 import filecmp
 import hashlib
 import json
@@ -18,9 +19,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from wsol_lib.book import site
 from wsol_lib.book.profiles import PROFILES, get_profile
 from wsol_lib.cache import atomic_path, library_fingerprint
 from wsol_lib.data import load_dataset
@@ -185,8 +188,7 @@ def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str 
         )
         del executed.metadata["papermill"]  # paths of this machine, and the page offers the notebook for download
         for cell in executed.cells:
-            if "injected-parameters" in cell.metadata.get("tags", []):
-                cell.metadata.tags.append("remove-cell")  # the page shows the parameters once, as they were written
+            _prepare(cell)
         nbformat.write(executed, partial)
         output.with_suffix(".json").unlink(missing_ok=True)  # the stamp of the copy that is replaced now
         os.replace(partial, output)
@@ -199,6 +201,51 @@ def _execute(chapter: Path, output: Path, parameters: dict, kernel: str) -> str 
     except Exception as error:  # a kernel that died, a notebook that is none: the other chapters still run
         return f"  {chapter.stem}: {type(error).__name__}: {error}"
     return None
+
+
+def _prepare(cell: Any) -> None:
+    """Say by an executed cell's metadata how its page shows it."""
+    tags = cell.metadata.get("tags", [])
+    if "injected-parameters" in tags:  # the page shows the parameters once, as they were written
+        cell.metadata.tags.append("remove-cell")
+    if cell.cell_type != "code":
+        return
+    if re.fullmatch(r"plots\.show_source\([\w.]+\)", cell.source.strip()):  # the listing itself is enough
+        cell.metadata["tags"] = [*tags, "remove-input"]
+    elif {"hide-input", "hide-cell"} & set(tags):
+        shown = cell.metadata.setdefault("mystnb", {})
+        shown.setdefault("code_prompt_show", f"Show {_what_it_is(cell)}")
+        shown.setdefault("code_prompt_hide", re.sub("^Show", "Hide", shown["code_prompt_show"]))
+
+
+def _what_it_is(cell: Any) -> str:
+    """What the code of a cell is for, in a few words: what it shows, or what it defines."""
+    kinds = {kind: value for output in cell.outputs for kind, value in output.get("data", {}).items()}
+    page = "".join(kinds.get("text/html", ""))
+    if 'id="slider-' in page:
+        return "the code of this slider"
+    if any(kind.startswith("image/") for kind in kinds):
+        return "the code of this figure"
+    if "<table" in page or "\n|---" in "".join(kinds.get("text/markdown", "")):
+        return "the code of this table"
+    if cell.outputs:
+        return "the code behind this"
+    if "google.colab" in cell.source:
+        return "the installation on Colab"
+    body = ast.parse(cell.source).body
+    defined = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body) and not defined:
+        return "the imports"
+    if not defined and re.search(r"^ *check\(", cell.source, flags=re.MULTILINE):
+        return "what checks these sentences"
+    defined += [
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    return "the code of " + ", ".join(defined[:4]) if defined else "the code"
 
 
 def build_html(root: Path, profile: str) -> int:
@@ -221,6 +268,7 @@ def build_html(root: Path, profile: str) -> int:
         print("\n".join(lines) or said, file=sys.stderr)
         print("error: the HTML has warnings, which count as errors: mend the lines above", file=sys.stderr)
         return 1
+    site.mend(root / "_build" / "html")
     clean.touch()
     print(f"HTML in {time.perf_counter() - start:.0f} s: {root / '_build' / 'html' / 'index.html'}")
     return 0
