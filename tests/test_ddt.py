@@ -118,6 +118,19 @@ def test_a_large_mean_costs_no_precision():
     assert np.allclose(maps, ddt.transform(far), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [2.0**-70, 2.0**-40, 1.0, 2.0**40, 2.0**70])
+@pytest.mark.parametrize("mean", [0.0, 2.0, 100.0])
+def test_float32_features_give_what_float64_gives_to_a_millionth(scale, mean):
+    x = ((features(n=100) - 2 + mean) * scale).float()
+    single, double = DDT(), DDT().partial_fit(x.double())
+    for batch in x.split(60):  # 1,500 positions, more than are summed at once
+        single.partial_fit(batch)
+    assert (single.covariance_ - double.covariance_).abs().max() < 1e-6 * double.covariance_.abs().max()
+    assert (single.mean_ - double.mean_).abs().max() < 1e-6 * double.covariance_.max().sqrt()
+    torch.testing.assert_close(single.component_, double.component_, rtol=0, atol=1e-5)
+    torch.testing.assert_close(single.transform(x), double.transform(x), rtol=1e-5, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_maps_are_float32_or_better(dtype):
     x = features(dtype=dtype)
@@ -133,6 +146,13 @@ def test_the_map_is_high_where_the_descriptors_are_long(flip):
     length = x.square().sum(1)
     for i in range(6):
         assert (ddt.transform(x, i) * (length - length.mean())).sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_length_is_measured_from_zero_and_not_from_the_mean(sign, dtype):
+    x = sign * torch.tensor([[[[1.0, 2, 4, 5]], [[0.0, 0, 0, 0]]]], dtype=dtype)
+    assert DDT().partial_fit(x).transform(x).flatten().tolist() == pytest.approx([-2, -1, 1, 2])
 
 
 def test_an_object_in_the_middle_is_positive():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import shutil
 
 import numpy as np
@@ -208,17 +209,62 @@ def test_the_array_can_be_read_by_numpy_alone(folder):
     assert np.array_equal(np.load(path), right.permute(0, 2, 3, 1))
 
 
-def test_the_checksum_takes_images_from_the_first_to_the_last(folder, monkeypatch):
-    """Of more images than it takes: 36 training images, and it looks at 3."""
-    monkeypatch.setattr(tiny_imagenet, "SAMPLED", 3)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_damaged_image_is_found_when_it_is_read_and_not_before(folder, decoded, opened):
+    """Also in a file that is open already."""
     data = load(folder, "train-fullsup")
-    data.images([0])
+    right = data.images(range(30))
     (path,) = cached_files()
-    content, start, size = path.read_bytes(), len(tiny_imagenet._header(30)), 64 * 64 * 3
-    for image, believed in [(0, False), (1, True), (14, False), (28, True), (29, False)]:
-        place = start + image * size + 7
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        assert tiny_imagenet._is_whole(path, 30) == believed
+    content, size = path.read_bytes(), 64 * 64 * 3
+    for image in (0, 17, 29):
+        data = load(folder, "train-fullsup")
+        place = len(tiny_imagenet._header(30)) + image * size + 7
+        if opened:
+            data.images([image - 1])
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(bytes([content[place] ^ 1]))
+        decoded.clear()
+        others = [i for i in range(30) if i != image]
+        assert torch.equal(data.images(others), right[others]) and not decoded
+        assert torch.equal(data.images([3, image]), right[[3, image]]) and len(decoded) == 30
+        assert torch.equal(data.images(range(30)), right) and len(decoded) == 30
+        assert path.read_bytes() == content
+
+
+def test_no_flipped_byte_is_believed(folder, decoded):
+    right = load(folder).images(range(6))
+    (path,) = cached_files()
+    content, draw = path.read_bytes(), random.Random(0)
+    ends = [*range(200), *range(len(content) - 60, len(content))]  # header and checksums, which few draws would meet
+    for place in [*draw.sample(range(len(content)), 20), *draw.sample(ends, 20)]:
+        flipped = bytearray(content)
+        flipped[place] ^= draw.randint(1, 255)
+        path.write_bytes(flipped)
+        decoded.clear()
+        assert torch.equal(load(folder).images(range(6)), right)
+        assert len(decoded) == 6 and path.read_bytes() == content
+
+
+def test_of_two_processes_that_find_the_damage_one_decodes(folder, decoded):
+    right = load(folder).images(range(6))
+    (path,) = cached_files()
+    first, second = load(folder), load(folder)
+    first.images([0]), second.images([0])
+    with open(path, "r+b") as file:
+        file.seek(-200, os.SEEK_END)
+        file.write(bytes(9))
+    decoded.clear()
+    assert torch.equal(first.images([5]), right[[5]]) and torch.equal(second.images([5]), right[[5]])
+    assert len(decoded) == 6
+
+
+def test_a_disk_that_keeps_nothing_right(folder, monkeypatch):
+    monkeypatch.setattr(tiny_imagenet._Pixels, "read", lambda *_: None)
+    with pytest.raises(
+        ValueError, match=r"expected the images that were just written to .*\.npy, found others: look at"
+    ):
+        load(folder).images([0])
 
 
 def test_greyscale_and_cmyk_files_come_out_as_rgb_and_exif_is_not_followed(folder):

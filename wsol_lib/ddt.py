@@ -27,14 +27,18 @@ from wsol_lib.localizer import Localizer, Predictions, Stage, mean_inside
 from wsol_lib.models import Backbone, Network, eval_mode
 
 ORDERS = ("resize-first", "threshold-first")
-BLOCK = 4096  # positions that are widened to float64 at once
+BLOCK = 1024  # positions that are computed with at once
+#: The least sum of squared deviations that is left to float32, and its least share of that of the mean
+LEAST_SQUARES, LEAST_SHARE = 1e-12, 1e-6
 
 
 class DDT:
     """Exact PCA of descriptors that are seen once, batch by batch: mean and covariance (C, C) are all that is kept.
 
     Batches and other DDTs are added with the pairwise update of Chan et al., in float64: numerically sound however large
-    the mean, in any order. What was fitted in other processes is pickled, merged, and gives the components of one pass.
+    the mean, in any order. What was fitted in other processes is pickled, merged, and gives the components of one pass. On the
+    CPU the products of float32 features are summed in float32 by ``BLOCK`` positions, round a point near their mean, which
+    leaves the covariance right to a millionth of the variances; float64 features are summed in float64 throughout.
 
     PCA leaves the sign of a component open, and with it which side of zero is the object. The rule here: its map is high
     where the descriptors are long, that is, it covaries positively with their squared length. An object that an ImageNet
@@ -64,20 +68,13 @@ class DDT:
         Raises ValueError, and stays as it was, for another shape, another number of channels, NaN or infinite features.
         """
         self._check(features)
-        batch = DDT()
-        for block in _supported(features).split(max(1, BLOCK // features[0, 0].numel())):
-            values = block.permute(0, 2, 3, 1)
-            rows = values.new_empty((*values.shape[:3], values.shape[3] + 1), dtype=torch.float64).flatten(0, 2)
-            rows[:, :-1] = values.flatten(0, 2)
-            rows[:, -1] = torch.linalg.vector_norm(rows[:, :-1], dim=1).square_()  # for the sign
-            mean = rows.mean(0).cpu()
-            if not torch.isfinite(mean).all():  # one bad number makes it so
-                raise ValueError(_said_of(features))
-            scatter = _gram(rows.sub_(mean.to(rows.device))).cpu()
-            if not torch.isfinite(scatter[:-1]).all():  # the last entry, the squares of squares, is not needed
-                raise ValueError(_said_of(features))
-            batch._add(len(rows), mean, scatter)
-        return self.merge(batch)
+        values, sums = _supported(features), None
+        if values.dtype != torch.float64 and not values.is_cuda:
+            sums = _sums(values, torch.float32)
+        sums = _sums(values, torch.float64) if sums is None else sums
+        if sums is None:
+            raise ValueError(_said_of(features))
+        return self._add(features.numel() // features.shape[1], *sums)
 
     def merge(self, other: DDT) -> DDT:
         """Add all that ``other`` has seen; returns itself, ``other`` is left alone.
@@ -114,8 +111,9 @@ class DDT:
             )
         direction = self.components_[component]
         self._check(features)
-        values = _supported(features).double()
-        maps = direction.to(values.device) @ values.flatten(2) - self.mean_.dot(direction).item()
+        offset, values = self.mean_.dot(direction).item(), _supported(features)
+        direction = direction.to(values.device)
+        maps = torch.cat([direction @ block.double().flatten(2) for block in _blocks(values)]) - offset
         return maps.unflatten(1, features.shape[2:]).to(
             features.device, torch.promote_types(features.dtype, torch.float32)
         )
@@ -159,7 +157,7 @@ class DDT:
             self._mean, self._scatter = mean.clone(), scatter.clone()
         else:
             total, step = self.n_positions + number, mean - self._mean
-            self._scatter += scatter + torch.outer(step, step) * (self.n_positions * number / total)
+            self._scatter.add_(scatter).addr_(step, step, alpha=self.n_positions * number / total)
             self._mean += step * (number / total)
         self.n_positions += number
         self._eigen = None
@@ -407,12 +405,50 @@ def _supported(features: Tensor) -> Tensor:
     return (features if features.is_cuda else features.cpu()).detach()
 
 
+def _sums(features: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Mean and scatter of descriptors (N, C, h, w) and of their squared length, as :meth:`DDT._add` takes them, in float64.
+
+    Args:
+        features: of a batch
+        kind: in which the products of ``BLOCK`` positions are summed
+
+    Returns:
+        None where ``kind`` does not hold them, or not well
+    """
+    channels, number = features.shape[1], features.numel() // features.shape[1]
+    near = features.mean((0, 2, 3), dtype=kind)
+    products = torch.zeros(channels + 2, channels + 2, dtype=torch.float64)
+    for block in _blocks(features):
+        values = block.permute(0, 2, 3, 1)
+        rows = values.new_empty(*values.shape[:3], channels + 2, dtype=kind)
+        torch.sub(values, near, out=rows[..., :-2])
+        rows = rows.flatten(0, 2)
+        # the squared length, less that of near, and a one: a single product has the sums of all of them
+        rows[:, -2] = torch.linalg.vector_norm(rows[:, :-2], dim=1).square() + 2 * (rows[:, :-2] @ near)
+        rows[:, -1] = 1
+        products += _gram(rows).cpu()
+    near = near.double().cpu()
+    if kind == torch.float32:
+        least = max(LEAST_SQUARES, LEAST_SHARE * number * float(near.square().sum()))
+        if float(products.diagonal()[:-2].sum()) < least:
+            return None
+    scatter = products[:-1, :-1]  # round near, which is the mean but for its last digits
+    mean = torch.cat([near, near.square().sum()[None]]) + products[-1, :-1] / number
+    # one bad number spoils the sum; the last entry, the squares of squares, is not needed
+    return (mean, scatter) if torch.isfinite(mean.sum() + scatter[:-1].sum()) else None
+
+
+def _blocks(features: Tensor) -> Sequence[Tensor]:
+    """Some images of (N, C, h, w) at a time: what is copied of them stays in the processor's cache."""
+    return features.split(max(1, BLOCK // features[0, 0].numel()))
+
+
 def _gram(rows: Tensor) -> Tensor:
     """rows^T rows, (C, C)."""
     if rows.is_cuda:
         return rows.T @ rows
     array = rows.numpy()
-    with np.errstate(over="ignore"):  # the caller looks at what comes out
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at what comes out
         # numpy sees that both factors are one and does half the work; torch does not
         return torch.from_numpy(array.T @ array)
 

@@ -4,13 +4,13 @@
 The first image that is asked for decodes all of its split into a memory-mapped array in the cache; every later epoch reads
 pixels, not files. Annotations alone decode nothing.
 
-When the array is opened, once a process, it is decoded again if it does not fit:
+The array is decoded again if it does not fit:
 
-- the data were changed: an image of the split has another size or time of change (of the zip, the zip has). Not noticed is
-  an image replaced by one of as many bytes whose time was set back, and any change while the array is open. Where looking
-  at 98,000 files takes long, as on a network drive, the zip is the better source;
-- it was damaged: its length, its header, or one of 64 images spread over it is not what was written. Not noticed are single
-  pixels changed elsewhere: reading all of 1.2 GB would take longer than an epoch.
+- the data were changed before it was opened: an image of the split has another size or time of change (of the zip, the zip
+  has). Not noticed is an image replaced by one of as many bytes whose time was set back. Where looking at 98,000 files takes
+  long, as on a network drive, the zip is the better source;
+- it was damaged: its length, its header or its list of checksums is not what was written, or an image, when a process first
+  reads it, has another checksum.
 
 Conventions, each found out from the files:
 
@@ -35,7 +35,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -49,8 +48,8 @@ from wsol_lib.data.sample import LocalizationDataset
 SIDE = 64
 FULLSUP_PER_CLASS = 10
 CHUNK = 1000  # images decoded before they are written
-SAMPLED = 64  # images that the checksum of the cached array covers
 _DIGEST = hashlib.sha256().digest_size
+_SUM = np.dtype("<u4")  # of one image
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -101,7 +100,7 @@ class TinyImageNet(LocalizationDataset):
         self._root = root
 
     @cached_property
-    def _pixels(self) -> np.ndarray:
+    def _pixels(self) -> _Pixels:
         return _cached_pixels(_Source(self._root), self.split, self._members)
 
     def __getstate__(self) -> dict:  # a worker process maps the file itself
@@ -113,7 +112,16 @@ class TinyImageNet(LocalizationDataset):
         return self._read([i])[0]
 
     def _read(self, places: list[int]) -> Tensor:
-        return torch.from_numpy(self._pixels[places]).permute(0, 3, 1, 2)
+        pixels = self._pixels.read(places)
+        if pixels is None:  # damaged since they were written
+            self._pixels = _cached_pixels(_Source(self._root), self.split, self._members, trusted=False)
+            pixels = self._pixels.read(places)
+        if pixels is None:
+            raise ValueError(
+                f"expected the images that were just written to {self._pixels.path}, found others: look at the disk, or name "
+                "another place in WSOL_CACHE"
+            )
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 class _Source:
@@ -207,55 +215,76 @@ def _printed_box(fields: list[str], name: str) -> list[int]:
     return [x1, y1, x2, y2]
 
 
-def _cached_pixels(source: _Source, split: str, members: list[str]) -> np.ndarray:
-    """All images, uint8 (N, 64, 64, 3), mapped from a file that is made on the first call and found in the cache later.
+class _Pixels:
+    """All images of a split, uint8 (N, 64, 64, 3), mapped from a file; each is held against its checksum when it is first read.
 
-    Several processes that begin together, as a loader's workers do, wait for the first to make it.
+    Behind the array, where numpy does not look, the file has the checksum of each image, and one of its header and of these.
+    """
+
+    def __init__(self, path: Path, count: int):
+        self.path = path
+        self.array = np.load(path, mmap_mode="r")
+        self.sums = np.fromfile(path, _SUM, count, offset=len(_header(count)) + self.array.nbytes)
+        self.unread = np.ones(count, bool)
+
+    def read(self, places: list[int]) -> np.ndarray | None:
+        """Some of the images; None if one is not what was written."""
+        pixels = self.array[places]
+        for k in np.flatnonzero(self.unread[places]).tolist():
+            if zlib.crc32(pixels[k]) != self.sums[places[k]]:
+                return None
+            self.unread[places[k]] = False
+        return pixels
+
+    def are_right(self) -> bool:
+        """Whether all images are what was written."""
+        starts = range(0, len(self.array), CHUNK)
+        return all(self.read(list(range(len(self.array)))[start : start + CHUNK]) is not None for start in starts)
+
+
+def _cached_pixels(source: _Source, split: str, members: list[str], trusted: bool = True) -> _Pixels:
+    """All images, from a file that is made on the first call and found in the cache later.
+
+    Several processes that begin together, as a loader's workers do, wait for the first to make it. One that is not
+    ``trusted`` is read as a whole.
     """
     place = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:8]
     path = cache_dir() / "tiny-imagenet" / f"{split}-{place}-{source.state(members)[:16]}.npy"
     with one_at_a_time(path.parent):
-        if not _is_whole(path, len(members)):
+        if not _is_whole(path, len(members)) or not (trusted or _Pixels(path, len(members)).are_right()):
             _decode_all(source, split, members, path)
             for outdated in path.parent.glob(f"{split}-{place}-*.npy"):
                 if outdated != path:  # of the data before they were changed
                     outdated.unlink()
-        return np.load(path, mmap_mode="r")
+        return _Pixels(path, len(members))
 
 
 def _decode_all(source: _Source, split: str, members: list[str], path: Path) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w+b") as file, ThreadPoolExecutor() as threads:
-        file.write(_header(len(members)))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file, ThreadPoolExecutor() as threads:
+        file.write(header := _header(len(members)))
+        sums = []
         starts = range(0, len(members), CHUNK)
         for start in tqdm(starts, f"decoding {split}", unit=f"{CHUNK:,} images", disable=len(members) < 5000):
             # written, not mapped: a full disk is then an OSError and not the end of the process
             for pixels in threads.map(partial(_decode, source), members[start : start + CHUNK]):
                 file.write(pixels.tobytes())
-        digest = _digest(file, len(members))
-        file.seek(0, os.SEEK_END)
-        file.write(digest)  # behind what the format describes: numpy does not look there
+                sums.append(zlib.crc32(pixels))
+        listed = np.array(sums, _SUM).tobytes()
+        file.write(listed + hashlib.sha256(header + listed).digest())
 
 
 def _is_whole(path: Path, count: int) -> bool:
-    """Whether ``path`` is there, as long as it should be, and ends with the checksum of what it holds."""
+    """Whether ``path`` is there, as long as it should be, and has the header and the list of checksums that were written."""
     if not path.exists():
         return False
+    header, sums = _header(count), count * _SUM.itemsize
     with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) != len(_header(count)) + count * SIDE * SIDE * 3 + _DIGEST:
+        if file.seek(0, os.SEEK_END) != len(header) + count * SIDE * SIDE * 3 + sums + _DIGEST:
             return False
-        file.seek(-_DIGEST, os.SEEK_END)
-        return file.read() == _digest(file, count)
-
-
-def _digest(file: IO[bytes], count: int) -> bytes:
-    """Checksum of the header and of at most ``SAMPLED`` images spread over ``file``, the first and the last among them."""
-    file.seek(0)
-    start, size = len(_header(count)), SIDE * SIDE * 3
-    digest = hashlib.sha256(file.read(start))
-    for i in np.linspace(0, count - 1, min(count, SAMPLED)).astype(int).tolist():
-        file.seek(start + i * size)
-        digest.update(file.read(size))
-    return digest.digest()
+        file.seek(-sums - _DIGEST, os.SEEK_END)
+        listed, digest = file.read(sums), file.read()
+        file.seek(0)
+        return digest == hashlib.sha256(file.read(len(header)) + listed).digest()
 
 
 def _header(count: int) -> bytes:
