@@ -1,15 +1,17 @@
 """The ledger's page: what a line says of a claim, what stands beside a printed table, and the papers' slips."""
 
 import re
+import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from IPython.display import HTML
 
 from wsol_lib.book import ledger, results
 from wsol_lib.book.claims import PAPERS, VERDICTS, Change, Claim, Decision, decide
 from wsol_lib.book.definitions import load_experiments
-from wsol_lib.book.evidence import KINDS, Evidence
+from wsol_lib.book.evidence import ANNOTATIONS, KINDS, Evidence
 
 ROOT = Path(__file__).parents[1]
 ENTRY = {
@@ -19,8 +21,9 @@ ENTRY = {
     "claim": "A < B helps.",
     "datasets": ["CUB", "birds"],
 }
-RECORD = {"value": 0.02, "dataset": "synthbirds", "n": 1480, "seed": 3, "interval": [0.01, 0.03]}
+RECORD = {"value": 0.02, "dataset": "cub", "n": 1480, "interval": [0.01, 0.03]}
 RECORD |= {"commit": "abc", "date": "2026-01-31", "device": "cpu (2 threads)"}
+SEEDS = {"dataset": "tiny-imagenet", "n": 10_000, "seeds": [{}, {}, {}], "commit": "abc", "date": "2026-01-31"}
 
 
 @pytest.fixture
@@ -34,24 +37,31 @@ def opened_alone(tmp_path, monkeypatch):
 
 
 def claim(**more):
-    measured = [{"chapter": "06-psol", "name": "A minus B"}]
-    own = {"measured": measured, "confirmed": "above 0", "set": "2026-01-30 abcdef0", "rests_on": "untrained"}
-    return Claim(**{**ENTRY, **own, **more})
+    measured = [{"chapter": ANNOTATIONS, "name": "A & B"}]
+    return Claim(**{**ENTRY, "measured": measured, "confirmed": "above 0", "set": "2026-01-30 abcdef0", **more})
 
 
-def decided(made, **records):
-    return decide(made, {("06-psol", "tiny"): {name.replace("_", " "): entry for name, entry in records.items()}})
+def decided(made, **record):
+    return decide(made, {(ANNOTATIONS, "tiny"): {"A & B": {**RECORD, **record}}})
+
+
+def evidence(name="photos-a minus photos-b", verdict="reproduced", kind=KINDS[0], value=0.1, p=None):
+    return Evidence(name, kind, "tiny", value, value - 0.05, value + 0.05, verdict, SEEDS, 3, "above", p)
+
+
+def decision(verdict="reproduced", *own, why="", p=None, **more):
+    return Decision(claim(**more), verdict, own, False, why, p)
 
 
 def page(shown):
     """The page as its words: HTML without its tags."""
     assert isinstance(shown, HTML)
-    return re.sub(r"<[^>]+>", " ", shown.data)
+    return re.sub(r"<[^>]+>", " ", re.sub(r"<script>.*?</script>", "", shown.data, flags=re.S))
 
 
 def well_formed(html):
     opened = []
-    for end, tag in re.findall(r"<(/?)(\w+)[^>]*>", html):
+    for end, tag in re.findall(r"<(/?)(\w+)[^>]*>", re.sub(r"<script>.*?</script>", "", html, flags=re.S)):
         if tag == "br":
             continue
         assert not end or opened.pop() == tag, html
@@ -68,84 +78,162 @@ def test_every_paper_has_a_title_and_every_verdict_a_light():
 
 
 def test_a_line_says_the_verdict_the_evidence_and_its_circumstances():
-    shown = ledger.listed([decided(claim(printed=["in Fig. 2 & 3"]), A_minus_B={**RECORD, "backbone": "resnet50"})])
+    shown = ledger.filtered([decided(claim(printed=["in Fig. 2 & 3", 16.3]))])
     words = page(shown)
     for said in (
         "✔",
         "reproduced",
-        "(painted birds)",
+        "(PSOL, Table 1; annotations)",
         "A &lt; B helps.",
-        "Table 1; data: CUB, birds.",
         "in Fig. 2 &amp; 3",
+        "in the text: 16.3",
         "Confirmed if above 0 (2026-01-30 abcdef0).",
-        "+0.020",
-        "(+0.010 to +0.030)",
-        "profile tiny",
-        "whether above the whole image and the best centred box is not recorded",
-        "1,480 images of synthbirds, resnet50, seed 3, commit abc, 2026-01-31, cpu (2 threads)",
+        "A &amp; B :  0.020  (0.010 to 0.030), profile tiny",
+        "1,480 images of cub, commit abc, 2026-01-31, cpu (2 threads)",
+        "Data of the paper: CUB, birds.",
         "psol-a-claim",
     ):
-        assert said in words
-    assert '<a href="06-psol.html">' in shown.data and well_formed(shown.data)
-    assert "does not agree" not in words and "Smaller" not in words and "It would take" not in words
-    assert "decides nothing" not in words and "or later" not in words
+        assert said in words, said
+    assert f'<a href="{ANNOTATIONS}.html">' in shown.data and well_formed(shown.data)
+    for unsaid in ("does not agree", "Smaller", "It would take", "decides nothing", "or later"):
+        assert unsaid not in words
 
 
-def test_a_share_has_no_sign_an_exact_number_no_interval_and_a_large_one_two_digits():
-    share, exact = Evidence("CAM & DDT", "02-cam", "tiny", 0.6, 0.58, 0.62, "reproduced", RECORD), {**RECORD, "n": 0}
-    flops = Evidence("GFLOPs", "06-psol", "tiny", 15.3456, 15.3456, 15.3456, "reproduced", {**exact, "seeds": 3})
-    words = page(ledger.listed([Decision(claim(), "reproduced", (share, flops), False)]))
-    assert "CAM &amp; DDT :  0.600  (0.580 to 0.620)" in words
-    assert re.search(r"GFLOPs\s*:\s*15\.35\s*, profile tiny", words)
-    assert "exact, synthbirds, 3 seeds from 3, commit" in words
+def test_a_difference_has_a_sign_an_exact_number_no_interval_and_a_large_one_two_digits():
+    exact = Evidence("GFLOPs", KINDS[3], "", 15.3456, 15.3456, 15.3456, "reproduced", {})
+    words = page(ledger.filtered([decision("reproduced", evidence(), exact)]))
+    assert "photos-a minus photos-b :  +0.100  (+0.050 to +0.150), profile tiny" in words
+    assert "10,000 images of tiny-imagenet, 3 seeds, commit abc, 2026-01-31; above the whole image" in words
+    assert re.search(r"GFLOPs\s*:\s*15\.35\s*, counted here", words)
 
 
 def test_a_line_says_what_limits_its_verdict():
-    small = ledger.listed([decided(claim(smaller="a tenth of the images"), A_minus_B=RECORD)])
-    assert "may confirm and not contradict: a tenth of the images." in page(small)
-    one_seed = page(ledger.listed([decided(claim(rests_on="trained", set="2026-02-01 abcdef0"), A_minus_B=RECORD)]))
-    assert "(painted birds, one seed)" in one_seed and "It decides nothing: one seed." in one_seed
-    assert "written on the day of the record or later" in one_seed
+    small = {"smaller": "a tenth of the images"}
+    words = page(ledger.filtered([decision("reproduced", evidence(), **small)]))
+    assert "run (a tenth of the images), it may confirm the claim and not contradict it." in words
+    words = page(ledger.filtered([decision("reproduced", evidence(), **small, general="said of all")]))
+    assert "it may confirm the claim but contradict it: said of all." in words
+    words = page(ledger.filtered([decision("not at this scale", evidence(), why="one seed")]))
+    assert "It decides nothing: one seed." in words
+    assert "the day of the record or later" in page(ledger.filtered([decided(claim(set="2026-02-01 abcdef0"))]))
     torn = Decision(claim(), "reproduced", (), True)
-    assert "The evidence does not agree:" in page(ledger.listed([torn]))
+    assert "The evidence does not agree:" in page(ledger.filtered([torn]))
 
 
-def test_a_reason_stands_below_where_it_is_asked_for():
-    made = decided(claim(reason="Two heads & one body."))
-    assert "Two heads" not in page(ledger.listed([made]))
-    assert page(ledger.listed([made], reasons=True)).rstrip().endswith("Two heads &amp; one body.")
+def test_a_reason_stands_where_a_paper_is_contradicted():
+    made = claim(reason="Two heads & one body.")
+    assert "Two heads" not in page(ledger.filtered([decided(made)]))
+    assert "Two heads &amp; one body." in page(ledger.filtered([decided(made, interval=[-0.2, -0.1])]))
 
 
-def test_an_experiment_says_its_seeds_and_that_it_is_one():
-    record = {"dataset": "tiny-imagenet", "n": 10_000, "seeds": [{}, {}, {}], "commit": "abc", "date": "2026-01-31"}
-    own = Evidence(
-        "photos-a minus photos-b", "", "tiny", 0.1, 0.05, 0.15, "reproduced", record, "photographs", 3, "above"
-    )
-    words = page(ledger.listed([Decision(claim(), "reproduced", (own,), False)]))
-    assert "profile tiny, experiment; 10,000 images of tiny-imagenet, 3 seeds, commit abc, 2026-01-31" in words
-    assert "; above the whole image and the best centred box" in words
+def test_the_page_has_a_filter_for_all_that_a_line_carries():
+    shown = ledger.filtered([decision("reproduced", evidence()), decision("not run"), decided(claim())]).data
+    assert well_formed(shown) and "http" not in shown and "3 claims" in shown
+    for name in ledger.FILTERS:
+        (options,) = re.findall(rf'<select name="{name}".*?</select>', shown)
+        offered = re.findall(r'value="(.*?)"', options)
+        carried = re.findall(rf'<details [^>]*data-{name}="(.*?)"', shown)
+        assert len(carried) == 3 and offered[0] == "" and set(carried) <= set(offered)
+    assert re.findall(r'data-kind="(.*?)"', shown) == ["photographs", "none", "annotations"]
+    assert shown.count('<details id="psol-a-claim"') == 3
 
 
-def kinds(*own):
-    """Decisions out of (verdict, kind, p, why)."""
-    for verdict, kind, p, why in own:
-        found = Evidence("A", "06-psol", "tiny", 0.1, 0.0, 0.2, verdict, RECORD, kind)
-        yield Decision(claim(), verdict, (found,), False, why, p)
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: make test installs it")
+    with playwright.sync_playwright() as running:
+        path = shutil.which("chromium") or running.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("no browser: apt install chromium, or python -m playwright install chromium")
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def test_the_menus_work_by_keyboard_and_by_address(tmp_path, browser):
+    made = [
+        decision("reproduced", evidence(), id="psol-a", paper="psol"),
+        decision("not run", id="psol-b", paper="psol"),
+        decision("reproduced", evidence(kind=KINDS[1]), id="slt-c", paper="slt"),
+    ]
+    (tmp_path / "ledger.html").write_text("<!doctype html>" + ledger.filtered(made).data)
+    tab = browser.new_page()
+
+    def opened(suffix=""):
+        tab.goto("about:blank")
+        tab.goto((tmp_path / "ledger.html").as_uri() + suffix)
+
+    def shown():
+        lines = [line.get_attribute("id") for line in tab.locator("details").all() if line.is_visible()]
+        assert tab.locator("output").inner_text() == f"{len(lines)} of 3 claims"
+        return lines
+
+    opened()
+    assert shown() == ["psol-a", "psol-b", "slt-c"]
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("ArrowDown")  # the first menu, the first paper
+    assert shown() == ["psol-a", "psol-b"]
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("ArrowDown")
+    assert shown() == ["psol-a"]
+    opened("?kind=painted%20birds")
+    assert shown() == ["slt-c"]
+    opened("#psol-b")
+    assert [line.get_attribute("id") for line in tab.locator("details[open]").all()] == ["psol-b"]
+    tab.close()
+
+
+# -- in numbers
 
 
 def test_verdicts_are_counted_by_kind_of_evidence():
-    made = [*kinds(*[("reproduced", KINDS[0], None, "")] * 2, ("contradicted", KINDS[3], None, ""))]
-    shown = ledger.counted([*made, Decision(claim(), "not run", (), False)])
-    assert "<tr><th>photographs</th><td>2</td><td></td><td></td></tr>" in shown.data
-    assert "<tr><th>arithmetic</th><td></td><td>1</td><td></td></tr>" in shown.data
-    assert "4 claims, 1 of them ○ not run." in page(shown) and well_formed(shown.data)
+    made = [decision("reproduced", evidence())] * 2 + [decision("contradicted", evidence(kind=KINDS[3]))]
     assert ledger.number_of(made, "reproduced") == ledger.number_of(made, "reproduced", KINDS[0]) == 2
     assert ledger.number_of(made, "reproduced", KINDS[1]) == 0
+    _, ax = plt.subplots()
+    ledger.draw_counts(ax, [*made, decision("not run")])
+    assert [text.get_text() for text in ax.texts] == ["  ✔ 2", "", "", "  ✘ 1", "  ○ 1"]
+    assert ax.get_xlabel() == "claims, 4 in all"
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "why, expected",
+    [
+        ("", "the interval lies across the bound"),
+        ("two seeds", "fewer than three seeds"),
+        ("not everything compared beats the whole image", "something compared is not above the floor"),
+        ("smaller than the paper's: 200 classes of birds", "against the paper, in a smaller run"),
+        ("painted birds alone do not contradict", "painted birds alone, against the paper"),
+        ("contradicted by itself, not beside 3 others (Holm's correction)", "not beside so many other questions"),
+    ],
+)
+def test_what_keeps_a_claim_undecided_is_counted(why, expected):
+    made = [decision("not at this scale", why=why), decision("reproduced", evidence())]
+    assert dict(ledger.reasons(made)) == {expected: 1}
+
+
+def test_what_decided_is_drawn_by_its_least_sure_difference():
+    sure, less = evidence(value=0.3, p=1e-9), evidence(value=0.1, p=1e-4)
+    made = [
+        decision("reproduced", sure, less),
+        decision("contradicted", evidence("photos-c minus photos-d, top1_cls", "contradicted"), id="psol-another"),
+        decision("reproduced", evidence("photos-e minus photos-f, box_side"), id="psol-sides"),
+        decision("reproduced", evidence("photos-e"), id="psol-a-share"),
+        decision("reproduced", evidence(kind=KINDS[1]), id="psol-birds"),
+        decision("not at this scale", evidence(), id="psol-undecided"),
+    ]
+    _, ax = plt.subplots()
+    drawn = ledger.draw_decided(ax, made, KINDS[0])
+    assert {d.claim.id for d in drawn} == {"psol-a-claim", "psol-another"}
+    assert {text.get_text() for text in ax.get_yticklabels()} == {"✔ a − b", "✘ c − d, top1 cls"}
+    assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [10.0]
+    plt.close("all")
 
 
 def test_what_holms_correction_takes_back_is_said():
-    taken, kept = ("not at this scale", KINDS[0], 0.03, "reproduced by itself"), ("reproduced", KINDS[0], 1e-6, "")
-    said = ledger.corrected(kinds(taken, kept, ("not at this scale", KINDS[0], 0.5, ""))).data
+    taken = decision("not at this scale", evidence(), why="reproduced by itself", p=0.03)
+    said = ledger.corrected([taken, decision("reproduced", p=1e-6), decision("not at this scale", p=0.5)]).data
     assert said.startswith("3 claims were put") and "1 are decided; it takes back 1:" in said
     assert "- A < B helps. `psol-a-claim`: reproduced by itself." in said
 
@@ -153,28 +241,25 @@ def test_what_holms_correction_takes_back_is_said():
 def test_changes_are_listed_the_latest_first():
     made = [Change(f"2026-01-{day}", "abc", ["a", "b"], f"Day {day}.", "So < it is.") for day in (30, 31)]
     words = page(ledger.changed(made))
-    assert words.index("Day 31.") < words.index("Day 30.") and "So &lt; it is." in words and "(a, b)" in words
+    assert words.index("Day 31.") < words.index("Day 30.") and "So &lt; it is." in words and "a, b" in words
 
 
 def test_nothing_to_list_is_said():
-    assert page(ledger.listed([])).strip() == page(ledger.listed(iter([]))).strip() == "none"
-    assert "none" in page(ledger.waiting([decided(claim(), A_minus_B=RECORD)]))
+    assert "none" in page(ledger.filtered([])) and "none" in page(ledger.waiting([decided(claim())]))
 
 
 def test_what_was_not_run_stands_under_what_it_would_take():
-    gpu = [decided(Claim(**{**ENTRY, "claim": name}, wanting="a GPU and `cub.py`")) for name in ("First.", "Second.")]
-    shown = ledger.waiting([decided(claim(claim="Third.")), *gpu, decided(claim(claim="Done."), A_minus_B=RECORD)])
+    gpu = [
+        decide(Claim(**{**ENTRY, "claim": name}, wanting="a GPU and `cub.py`"), {}) for name in ("First.", "Second.")
+    ]
+    asked = claim(claim="Third.", measured=[{"experiment": "photos-psol", "minus": "photos-ddt"}])
+    shown = ledger.waiting([decide(asked, {}), *gpu, decided(claim(claim="Done."))])
     words = page(shown)
     assert "It would take a GPU and  cub.py .  (2)" in words and "<code>cub.py</code>" in shown.data
-    assert "It would take  python -m wsol_lib book --chapters 06 --profile tiny --record .  (1)" in words
-    assert (
-        words.index("(2)") < words.index("First.") < words.index("Second.") < words.index("(1)") < words.index("Third.")
-    )
+    assert "python -m wsol_lib experiment photos-psol photos-ddt --profile tiny --record" in words
+    assert words.index("(2)") < words.index("First.") < words.index("Second.") < words.index("Third.")
     assert "Done." not in words and well_formed(shown.data)
-    assert "It would take a GPU" in page(ledger.listed(gpu))
-    asked = claim(measured=[{"experiment": "photos-psol", "minus": "photos-ddt"}])
-    said = "python -m wsol_lib experiment photos-psol photos-ddt --profile tiny --record"
-    assert said in page(ledger.waiting([decide(asked, {})]))
+    assert "It would take a GPU" in page(ledger.filtered(gpu))
 
 
 # -- the papers' tables
@@ -193,37 +278,36 @@ def test_every_pattern_is_that_of_a_printed_row(in_the_repository):
     assert set(ledger.HERE) <= first, "a pattern that no row meets, or that another one hides"
 
 
-def test_records_beside_a_row_come_from_chapters_and_experiments_of_the_book(in_the_repository):
-    chapters = {path.stem for path in (ROOT / "book").glob("*.ipynb")}
+def test_what_stands_beside_a_row_is_counted_or_an_experiment_of_the_book(in_the_repository):
     experiments = set(load_experiments("tiny"))
     for key, name in (place for places in ledger.HERE.values() for place in places):
-        assert key in chapters or key == "computed" or (key == "experiment" and name in experiments), (key, name)
+        assert key in (ANNOTATIONS, "computed") or (key == "experiment" and name in experiments), (key, name)
     assert {"experiment": "photos-cam"} in ledger.places()
     assert {"computed": "million parameters, PSOL-VGG16-Sep"} in ledger.places()
 
 
 @pytest.mark.parametrize(
-    ("paper", "table", "row", "chapter", "name"),
+    ("paper", "table", "row", "key", "name"),
     [
         ("psol", "table 2", "VGG16-CAM", "computed", "million parameters, VGG16-CAM"),
         ("psol", "table 1", "VGG16-CAM", "experiment", "photos-cam"),
         ("psol", "table 3", "PSOL-VGG16-Sep", "experiment", "birds-psol"),
         ("evaluation", "table 2", *CAM),
         ("evaluation", "table 2", "HaS", "experiment", "photos-has"),
-        ("slt", "table 5", "new optimization, SMT loss", "07-slt", "L_SMT"),
+        ("slt", "table 5", "new optimization, SMT loss", "experiment", "photos-slt-smt"),
         ("slt", "table 3", "VGG16-SLT-Net", "experiment", "photos-slt"),
         ("lchp", "table 1", "LCHP-R", "experiment", "photos-lchp-r"),
         ("lchp", "table 1", "Grad-CAM-VGG16", None, None),
     ],
 )
-def test_a_row_finds_the_records_of_its_method(paper, table, row, chapter, name):
-    records = {("07-slt", "tiny"): {"L_SMT": RECORD, "another": RECORD}}
-    if chapter == "experiment":
+def test_a_row_finds_the_records_of_its_method(paper, table, row, key, name):
+    records = {}
+    if key == "experiment":
         records["experiment", name] = {"record": {**RECORD, "profile": "tiny"}}
-    elif chapter == "computed":
+    elif key == "computed":
         records["computed", name] = {"value": 1.0}
     found = [place.name for place in ledger.here(records, paper, table, row)]
-    assert found == ([name] if chapter else [])
+    assert found == ([name] if key else [])
 
 
 def test_the_largest_profile_that_has_a_record_counts_and_quick_never():
@@ -245,7 +329,7 @@ def small_tables(tmp_path, monkeypatch):
 def test_a_table_is_printed_four_columns_at_a_time_with_ours_below(small_tables):
     records = {
         ("experiment", "photos-cam"): {"record": {**RECORD, "value": 0.618, "profile": "tiny"}},
-        ("experiment", "birds-has"): {"record": {**RECORD, "backbone": "vgg16", "profile": "tiny"}},
+        ("experiment", "birds-has"): {"record": {**RECORD, "profile": "tiny"}},
     }
     shown = ledger.tables(records)
     parts = shown.data.split("<table>")[1:]
@@ -254,8 +338,8 @@ def test_a_table_is_printed_four_columns_at_a_time_with_ours_below(small_tables)
     assert "<tr><th>HaS</th><td>6</td></tr>" in parts[1] and "<th>e &lt;5</th>" in parts[1]
     words = page(shown)
     assert "Evaluating WSOL right, Table 2 : a, b, c ...; 2 of 3 rows measured here" in words
-    assert re.search(r"CAM\s*:\s*61\.8 %\s*photos-cam: synthbirds, tiny", words)
-    assert re.search(r"HaS\s*:\s*2\.0 %\s*birds-has: synthbirds, vgg16, tiny", words)
+    assert re.search(r"CAM\s*:\s*61\.8 %\s*photos-cam: cub, tiny", words)
+    assert re.search(r"HaS\s*:\s*2\.0 %\s*birds-has: cub, tiny", words)
     assert well_formed(shown.data)
 
 

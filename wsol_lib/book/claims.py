@@ -246,7 +246,7 @@ def _checked(entry: Mapping, experiments: set[str]) -> Claim:
     for place in _named(claim):
         _check_place(name, place, experiments)
     for i in range(len(claim.measured)):
-        _bounds(claim, i, printed=0.0)
+        bounds_of(claim, i, printed=0.0)
     if claim.control:
         _ranges(name, claim.control.get("confirmed", ""), None)
     return claim
@@ -297,8 +297,8 @@ def places(claims: Iterable[Claim]) -> list[dict]:
     return [_without(place, "minus") for place in found] + [{"experiment": p["minus"]} for p in found if "minus" in p]
 
 
-def _bounds(claim: Claim, i: int, printed: float | None = None) -> Ranges:
-    """Which values of the i-th measurement confirm a claim."""
+def bounds_of(claim: Claim, i: int, printed: float | None = None) -> Ranges:
+    """The ranges of values that confirm a claim by its i-th measurement; ``printed`` stands for the i-th printed number."""
     if printed is None and "printed" in claim.confirmed:
         printed = printed_numbers(claim)[i][1]
     return _ranges(claim.id, claim.confirmed, printed)
@@ -362,7 +362,7 @@ def decide(claim: Claim, records: Records) -> Decision:
         claim: a line of the ledger
         records: as from :func:`recorded`
     """
-    each = [evidence_of(measured, records, _bounds(claim, i)) for i, measured in enumerate(claim.measured)]
+    each = [evidence_of(measured, records, bounds_of(claim, i)) for i, measured in enumerate(claim.measured)]
     found = [own for several in each for own in several]
     if not found:
         return Decision(claim, "not run", (), False)

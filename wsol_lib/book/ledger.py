@@ -6,24 +6,26 @@ What is decided, and how, is in :mod:`wsol_lib.book.claims`; nothing here measur
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 from IPython.display import HTML, Markdown
+from matplotlib.axes import Axes
 
 from wsol_lib.book import results
-from wsol_lib.book.claims import DECIDED, VERDICTS, Change, Claim, Decision, printed_numbers
-from wsol_lib.book.evidence import ANNOTATIONS, COUNTED, KINDS, Evidence, Records
+from wsol_lib.book.claims import DECIDED, Change, Claim, Decision, printed_numbers
+from wsol_lib.book.evidence import ANNOTATIONS, COUNTED, KINDS, OF_SEEDS, Evidence, Records
 
 TITLES = {"psol": "PSOL", "evaluation": "Evaluating WSOL right", "slt": "SLT-Net", "lchp": "LCHP"}
-#: Verdict -> symbol and colour: told apart without seeing the colour.
+#: Verdict -> symbol and colour: told apart without seeing the colour; neither boxes nor methods have these colours.
 LIGHTS = {
-    "reproduced": ("✔", "#009E73"),
-    "contradicted": ("✘", "#D55E00"),
-    "not at this scale": ("≈", "#E69F00"),
-    "not run": ("○", "#7F7F7F"),
+    "reproduced": ("✔", "#332288"),
+    "contradicted": ("✘", "#CC6677"),
+    "not at this scale": ("≈", "#DDCC77"),
+    "not run": ("○", "#CCCCCC"),
 }
 NONE = "<p><em>none</em></p>"
 #: What is said of evidence from boxes.
@@ -32,35 +34,127 @@ FLOORS = {
     "below": "; <strong>not above the whole image and the best centred box</strong>",
     "": "",
 }
+#: What keeps a claim undecided: a word of ``Decision.why`` -> what it comes down to.
+REASONS = {
+    "beats": "something compared is not above the floor",
+    "smaller": "against the paper, in a smaller run",
+    "birds": "painted birds alone, against the paper",
+    "Holm": "not beside so many other questions",
+    "seed": "fewer than three seeds",
+    "control": "the control failed as well",
+    "recorded": "not all that it names is recorded",
+    "": "the interval lies across the bound",
+}
 
 # -- claims ------------------------------------------------------------------------------------------------------------
 
+#: Filters of the page: what a claim's line carries, and how it is called.
+FILTERS = {"paper": "Paper", "verdict": "Verdict", "kind": "Evidence"}
+_SCRIPT = """
+{
+  const ledger = document.getElementById("ledger"), asked = new URLSearchParams(location.search);
+  const filters = [...ledger.querySelectorAll("select")], claims = [...ledger.querySelectorAll("details")];
+  const show = () => {
+    for (const claim of claims)
+      claim.style.display = filters.every(f => !f.value || claim.dataset[f.name] === f.value) ? "" : "none";
+    const number = claims.filter(claim => !claim.style.display).length;
+    ledger.querySelector("output").value = `${number} of ${claims.length} claims`;
+  };
+  for (const f of filters) f.value = asked.get(f.name) ?? "";
+  ledger.addEventListener("change", show);
+  show();
+  const wanted = claims.find(claim => claim.id && "#" + claim.id === location.hash);
+  if (wanted) { wanted.open = true; wanted.scrollIntoView(); }
+}
+"""
 
-def listed(decisions: Iterable[Decision], *, reasons: bool = False) -> HTML:
-    """Claims as lines that open; with ``reasons``, why it is so stands below each as far as a chapter has measured that."""
-    lines = []
-    for decision in decisions:
-        lines.append(_details(decision))
-        if reasons and decision.claim.reason:
-            lines.append(f'<p style="margin-left: 1.5em">{escape(decision.claim.reason)}</p>')
-    return HTML("".join(lines) or NONE)
 
+def filtered(decisions: Iterable[Decision]) -> HTML:
+    """All claims as lines that open, below a form that shows some of them: by paper, verdict and kind of evidence.
 
-def counted(decisions: Iterable[Decision]) -> HTML:
-    """How many claims have which verdict, by the kind of evidence that decides; those without evidence stand in the last row."""
+    Without its script the page shows all of them. ``ledger.html?verdict=contradicted`` has a filter set, and
+    ``ledger.html#ID`` opens a claim.
+    """
     decisions = list(decisions)
-    lines = ["<th></th>" + "".join(f"<th>{LIGHTS[verdict][0]} {verdict}</th>" for verdict in VERDICTS[:3])]
-    for kind in KINDS:
-        numbers = [number_of(decisions, verdict, kind) for verdict in VERDICTS[:3]]
-        lines.append(f"<th>{kind}</th>" + "".join(f"<td>{number or ''}</td>" for number in numbers))
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    total = f"<p>{len(decisions)} claims, {number_of(decisions, 'not run')} of them {LIGHTS['not run'][0]} not run.</p>"
-    return HTML(f"<table>{body}</table>{total}")
+    values = {
+        "paper": TITLES,
+        "verdict": {verdict: f"{symbol} {verdict}" for verdict, (symbol, _) in LIGHTS.items()},
+        "kind": {kind: kind for kind in KINDS} | {"none": "none"},
+    }
+    form = "".join(
+        f'<label style="display: flex; flex-direction: column">{title}<select name="{name}" style="font: inherit; '
+        f'min-height: 2.2rem"><option value="">all</option>'
+        + "".join(f'<option value="{value}">{escape(shown)}</option>' for value, shown in values[name].items())
+        + "</select></label>"
+        for name, title in FILTERS.items()
+    )
+    lines = "".join(_details(decision) for decision in decisions)
+    return HTML(
+        '<div id="ledger"><form style="display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: end" '
+        f'onsubmit="return false">{form}<output aria-live="polite">{len(decisions)} claims</output></form>'
+        f"{lines or NONE}</div><script>{_SCRIPT}</script>"
+    )
+
+
+def reason(decision: Decision) -> str:
+    """What keeps a claim undecided, in the words of ``REASONS``."""
+    return next(words for word, words in REASONS.items() if word in decision.why)
+
+
+def reasons(decisions: Iterable[Decision]) -> Counter[str]:
+    """How many claims are *not at this scale* for which reason."""
+    return Counter(reason(decision) for decision in decisions if decision.verdict == "not at this scale")
 
 
 def number_of(decisions: Iterable[Decision], verdict: str, kind: str | None = None) -> int:
     """How many claims have a verdict, by one kind of evidence or by any."""
     return sum(d.verdict == verdict and kind in (None, d.kind) for d in decisions)
+
+
+def draw_counts(ax: Axes, decisions: Iterable[Decision]) -> None:
+    """A bar a kind of evidence, of how many claims have which verdict, with the numbers; the last is of those without."""
+    decisions = list(decisions)
+    rows = [*KINDS, "none"]
+    left = np.zeros(len(rows))
+    said = [""] * len(rows)
+    for verdict, (symbol, colour) in LIGHTS.items():
+        widths = np.array([number_of(decisions, verdict, "" if row == "none" else row) for row in rows])
+        ax.barh(rows, widths, left=left, color=colour, edgecolor="white", label=f"{symbol} {verdict}")
+        said = [f"{words}  {symbol} {width}" if width else words for words, width in zip(said, widths)]
+        left += widths
+    for y, (end, words) in enumerate(zip(left, said)):
+        ax.text(end, y, words, va="center", fontsize="small")
+    ax.invert_yaxis()
+    ax.set(xlabel=f"claims, {len(decisions)} in all", xlim=(0, 1.25 * max(left, default=1)))
+
+
+def draw_decided(ax: Axes, decisions: Iterable[Decision], kind: str) -> list[Decision]:
+    """The differences that decide claims by one kind of evidence, in points, with 95 % intervals; returns the claims drawn.
+
+    Of a claim that names several the one that is least sure is drawn, and differences that are not shares of images are not.
+    """
+    chosen = {}
+    for decision in decisions:
+        if decision.verdict in DECIDED and decision.kind == kind:
+            own = [e for e in decision.evidence if e.kind == kind and e.verdict == decision.verdict]
+            weakest = max(own, key=lambda e: e.p or 0.0)
+            compared = " minus " in weakest.name or weakest.name.endswith("choosing_tau")
+            if compared and not any(measure in weakest.name for measure in ("box_side", *OF_SEEDS)):
+                chosen[decision.claim.id] = decision, weakest
+    ordered = sorted(chosen.values(), key=lambda pair: pair[1].value)
+    for y, (decision, own) in enumerate(ordered):
+        _, colour = LIGHTS[decision.verdict]
+        ax.plot([100 * own.low, 100 * own.high], [y, y], color=colour, lw=2)
+        ax.plot(100 * own.value, y, marker="s" if decision.verdict == "contradicted" else "o", color=colour)
+    names = [f"{LIGHTS[d.verdict][0]} {_short(own.name)}" for d, own in ordered]
+    ax.set_yticks(range(len(ordered)), names, fontsize="small")
+    ax.axvline(0, color="#666666", lw=1)
+    ax.set(xlabel="points", ylim=(-0.7, len(ordered) - 0.3))
+    return [decision for decision, _ in ordered]
+
+
+def _short(name: str) -> str:
+    return re.sub(r"\b(photos|birds)-", "", name).replace(" minus ", " − ").replace("_", " ")
 
 
 def corrected(decisions: Iterable[Decision]) -> Markdown:
@@ -81,7 +175,7 @@ def changed(changes: Iterable[Change]) -> HTML:
     """What was changed, withdrawn or written after results were known, the latest first."""
     items = (
         f"{escape(one.date)}, <code>{escape(one.commit)}</code>: {escape(one.what)} {escape(one.reason)} "
-        f"<small>({escape(', '.join(one.claims))})</small>"
+        f"<details><summary>{len(one.claims)} claims</summary>{escape(', '.join(one.claims))}</details>"
         for one in sorted(changes, key=lambda one: one.date, reverse=True)
     )
     return HTML(_items(items) or NONE)
@@ -99,19 +193,18 @@ def waiting(decisions: Iterable[Decision]) -> HTML:
         items = [f"<li>{escape(c.claim)} <small>({TITLES[c.paper]}, {escape(c.place)})</small></li>" for c in own]
         summary = f"<summary>{symbol} {need} <strong>({len(own)})</strong></summary>"
         lines.append(f"<details>{summary}<ul>{''.join(items)}</ul></details>")
-    return HTML("<p>Not run:</p>" + ("".join(lines) or NONE))
+    return HTML("".join(lines) or NONE)
 
 
 def _details(decision: Decision) -> str:
     """One claim as a line that opens."""
     claim, evidence, (symbol, colour) = decision.claim, decision.evidence, LIGHTS[decision.verdict]
     cells = [f"{name}: {value:g}" if value is not None else name for name, value in printed_numbers(claim)]
-    lines = [f"<p>{escape(claim.place)}; data: {', '.join(claim.datasets)}.{' Printed:' if cells else ''}</p>"]
-    lines.append(_items(map(escape, cells)))
+    lines = [f"<p>{'Printed:' if cells else ''}</p>{_items(map(escape, cells))}" if cells else ""]
     if claim.measured:
         since = f" ({escape(claim.set)})" if claim.set else ""
         lines.append(f"<p>Confirmed if {escape(claim.confirmed)}{since}.{' Measured:' if evidence else ''}</p>")
-        lines.append(_items(map(_evidence, evidence), always=True))
+        lines.append(_items(map(_evidence, evidence)))
     if decision.why:
         lines.append(f"<p>It decides nothing: {escape(decision.why)}.</p>")
     if decision.late:
@@ -119,39 +212,39 @@ def _details(decision: Decision) -> str:
     if decision.disagreement:
         lines.append("<p><strong>The evidence does not agree:</strong> what comes first decides.</p>")
     if evidence and claim.smaller:
-        smaller = escape(claim.smaller)
-        lines.append(f"<p>Smaller than the paper's run, so it may confirm and not contradict: {smaller}.</p>")
+        ruled = f"but contradict it: {claim.general}" if claim.general else "and not contradict it"
+        lines.append(
+            f"<p>Smaller than the paper's run ({escape(claim.smaller)}), it may confirm the claim {ruled}.</p>"
+        )
+    if decision.verdict == "contradicted" and claim.reason:
+        lines.append(f"<p>{escape(claim.reason)}</p>")
     if decision.verdict == "not run":
         lines.append(f"<p>{_wanting(claim)}</p>")
-    short = decision.why.partition(":")[0]
-    tried = f" <small>({escape(', '.join(filter(None, [decision.kind, short])))})</small>" if evidence else ""
+    about = "; ".join(filter(None, [f"{TITLES[claim.paper]}, {claim.place}", decision.kind]))
     style = f"border-left: 0.5em solid {colour}; padding: 0.1em 0 0.1em 0.6em; margin: 0.3em 0"
     return (
-        f'<details style="{style}"><summary>{symbol} <strong>{decision.verdict}</strong>{tried}: '
-        f"{escape(claim.claim)}</summary>{''.join(lines)}<p><code>{claim.id}</code></p></details>"
+        f'<details id="{claim.id}" data-paper="{claim.paper}" data-verdict="{decision.verdict}" '
+        f'data-kind="{decision.kind or "none"}" style="{style}"><summary>{symbol} <strong>{decision.verdict}</strong>: '
+        f"{escape(claim.claim)} <small>({escape(about)})</small></summary>{''.join(lines)}"
+        f"<p>Data of the paper: {', '.join(claim.datasets)}. <code>{claim.id}</code></p></details>"
     )
 
 
-def _items(lines: Iterable[str], always: bool = False) -> str:
+def _items(lines: Iterable[str]) -> str:
     items = [f"<li>{line}</li>" for line in lines]
-    return f"<ul>{''.join(items)}</ul>" if items or always else ""
+    return f"<ul>{''.join(items)}</ul>" if items else ""
 
 
 def _evidence(found: Evidence) -> str:
     symbol, _ = LIGHTS[found.verdict]
     low, value, high = (_number(number, found.name) for number in (found.low, found.value, found.high))
     between = f" ({low} to {high})" if found.low < found.high else ""
+    where = _link(ANNOTATIONS) if found.kind == "annotations" else "" if found.profile else "counted here"
+    said = [f"profile {found.profile}" if found.profile else "", where, _origin(found.record) if found.profile else ""]
     return (
-        f"{symbol} <em>{escape(found.name)}</em>: <strong>{value}</strong>{between}"
-        f"{f', profile {found.profile}' if found.profile else ''}, {_where(found)}; {escape(_origin(found.record))}"
+        f"{symbol} <em>{escape(found.name)}</em>: <strong>{value}</strong>{between}, {', '.join(filter(None, said))}"
         f"{FLOORS[found.floor]}"
     )
-
-
-def _where(found: Evidence) -> str:
-    if found.kind == "annotations":
-        return _link(ANNOTATIONS)
-    return "experiment" if found.profile else "counted here"
 
 
 def _number(value: float, name: str) -> str:
@@ -166,40 +259,29 @@ def _link(chapter: str) -> str:
 def _origin(record: Mapping) -> str:
     """The circumstances of a record, in words."""
     facts = [f"{record['n']:,} images of {record['dataset']}" if record["n"] else f"exact, {record['dataset']}"]
-    facts += [str(record["backbone"])] if "backbone" in record else []
     if isinstance(record.get("seeds"), list):  # an experiment has an entry a seed
         facts += [f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"]
-    elif "seed" in record:
-        several = record.get("seeds", 1) > 1
-        facts += [f"{record['seeds']} seeds from {record['seed']}" if several else f"seed {record['seed']}"]
     facts += [f"commit {record['commit']}"] if "commit" in record else []
-    return ", ".join([*facts, *(record[key] for key in ("date", "device") if key in record)])
+    return escape(", ".join([*facts, *(record[key] for key in ("date", "device") if key in record)]))
 
 
 def _wanting(claim: Claim) -> str:
     """What it would take to run a claim."""
     if claim.wanting:
         return "It would take " + re.sub("`(.+?)`", r"<code>\1</code>", escape(claim.wanting)) + "."
-    chapters = sorted({measured["chapter"][:2] for measured in claim.measured if "chapter" in measured})
-    experiments = [m[key] for m in claim.measured for key in ("experiment", "minus") if key in m and "experiment" in m]
-    calls = [f"experiment {' '.join(dict.fromkeys(experiments))}"] if experiments else []
-    calls += [f"book --chapters {' '.join(chapters)}"] if chapters else []
-    return (
-        "It would take "
-        + " or ".join(f"<code>python -m wsol_lib {call} --profile tiny --record</code>" for call in calls)
-        + "."
-    )
+    names = dict.fromkeys(place[key] for place in claim.measured for key in ("experiment", "minus") if key in place)
+    return f"It would take <code>python -m wsol_lib experiment {' '.join(names)} --profile tiny --record</code>."
 
 
 # -- the papers' tables ------------------------------------------------------------------------------------------------
 
 _TABLE_5 = {
-    "baseline": "CAM at 5 × the rate",
-    "new optimization": "CAM (new optimization)",
-    "new optimization, SMT loss": "L_SMT",
-    "new optimization, SMT loss, top-K maps": "L_SMT, top-K ACAM",
-    "new optimization, VST loss": "L_VST",
-    "new optimization, SMT loss, top-K maps, VST loss": "SLT",
+    "baseline": "slt-baseline",
+    "new optimization": "cam",
+    "new optimization, SMT loss": "slt-smt",
+    "new optimization, SMT loss, top-K maps": "slt-smt-top-k",
+    "new optimization, VST loss": "slt-vst",
+    "new optimization, SMT loss, top-K maps, VST loss": "slt-maps",
 }
 
 
@@ -208,31 +290,30 @@ def _experiments(*names: str) -> list[tuple[str, str]]:
     return [("experiment", f"{group}-{name}") for group in ("photos", "birds") for name in names]
 
 
-#: Paper, table and row, as a pattern -> records of the same method, (chapter, name) or ("experiment", name); the first pattern
-#: that fits counts.
+#: Paper, table and row, as a pattern -> records of the same method, (key, name) with "experiment", "computed" or the chapter that
+#: counts annotations as the key; the first pattern that fits counts.
 HERE = {
     "psol table 2 (VGG16-CAM|DDT-VGG16|ResNet50-CAM|DenseNet161-CAM|PSOL-.*-(Sep|Joint))": [
         ("computed", "million parameters, {row}"),
         ("computed", "GFLOPs, {row}"),
     ],
     "evaluation table 1 .*": [
-        ("01-task-and-data", f"{name}/images a class, {{row}}") for name in ("imagenet", "cub", "openimages")
+        (ANNOTATIONS, f"{name}/images a class, {{row}}") for name in ("imagenet", "cub", "openimages")
     ],
     "evaluation table 2 CAM": _experiments("cam"),
     "evaluation table 2 centre": [
-        ("01-task-and-data", f"{name}/best centred box") for name in ("imagenet", "cub", "tiny-imagenet", "synthbirds")
+        (ANNOTATIONS, f"{name}/best centred box") for name in ("imagenet", "cub", "tiny-imagenet", "synthbirds")
     ],
     **{
         f"evaluation table 2 {row}": _experiments(row.lower())
         for row in ("HaS", "ACoL", "SPG", "ADL", "CutMix", "few-shot")
     },
-    **{f"slt table 5 {row}": [("07-slt", f"photographs: {name}"), ("07-slt", name)] for row, name in _TABLE_5.items()},
-    "slt table 6 SLT.*": [("07-slt", "photographs: SLT"), ("07-slt", "SLT")],
+    **{f"slt table 5 {row}": [("experiment", f"photos-{name}")] for row, name in _TABLE_5.items()},
+    "slt table 6 SLT.*": [("experiment", "photos-slt-maps")],
     "slt .*SLT-Net": _experiments("slt"),
-    "lchp table [12] Pseudo Label": [("08-lchp", "photographs: {row}"), ("08-lchp", "{row}")],
+    "lchp table [12] Pseudo Label": [("experiment", "photos-lchp-pseudo")],
     "lchp table [12] LCHP-I": _experiments("lchp-i"),
     "lchp table [12] LCHP-R": _experiments("lchp-r"),
-    "lchp table 6 (scale|translation|flip)": [("08-lchp", "LCHP-R, {row} only minus LCHP-I")],
     "(psol|slt|lchp) .*PSOL.*": _experiments("psol"),
     "(psol|slt) .*DDT.*": _experiments("ddt"),
     "(psol|slt|lchp) (?!.*(Grad|Layer)).*CAM.*": _experiments("cam"),
@@ -260,16 +341,15 @@ def _places(printed: str, row: str) -> list[tuple[str, str]]:
 
 
 class Measured(NamedTuple):
-    """A record of the method of a printed row."""
+    """A record of the method of a printed row; the profile is empty where it is counted."""
 
-    chapter: str
     profile: str
     name: str
     record: Mapping
 
 
 def here(records: Records, paper: str, table: str, row: str) -> list[Measured]:
-    """What the chapters have recorded of the method of a row (``HERE``): each record of the largest profile that has it.
+    """What is recorded of the method of a row (``HERE``): each record of the largest profile that has it.
 
     Args:
         records: as from :func:`wsol_lib.book.claims.recorded`
@@ -279,13 +359,13 @@ def here(records: Records, paper: str, table: str, row: str) -> list[Measured]:
     for key, name in _places(f"{paper} {table} {row}", row):
         if key == "computed":
             own = records.get((key, name), {})
-            found += [Measured("", "", name, {**own, "n": 0, "dataset": "counted here"})] if own else []
+            found += [Measured("", name, {**own, "n": 0, "dataset": "counted here"})] if own else []
         elif key == "experiment":
             own = records.get((key, name), {}).get("record")
-            found += [Measured("", own["profile"], name, own)] if own else []
+            found += [Measured(own["profile"], name, own)] if own else []
         else:
             profile = next((p for p in reversed(COUNTED) if name in records.get((key, p), {})), None)
-            found += [Measured(key, profile, name, records[key, profile][name])] if profile else []
+            found += [Measured(profile, name, records[key, profile][name])] if profile else []
     return found
 
 
@@ -325,14 +405,10 @@ def _columns(rows: Mapping[str, Mapping[str, float | None]], columns: list[str])
 
 def _here_item(found: Measured) -> str:
     """One record in the unit of the tables, and where it was measured."""
-    record, name, value = found.record, found.name, found.record["value"]
-    if not record["n"]:
-        shown = _number(value, name)
-    else:
-        shown = f"{100 * value:+.1f} points" if " minus " in name else f"{100 * value:.1f} %"
-    facts = [record["dataset"], *([record["backbone"]] if "backbone" in record else []), found.profile]
-    link = f", {_link(found.chapter)}" if found.chapter else ""
-    return f"{shown} <small>{escape(name)}: {escape(', '.join(filter(None, facts)))}{link}</small>"
+    record, value = found.record, found.record["value"]
+    shown = f"{100 * value:.1f} %" if record["n"] else _number(value, found.name)
+    facts = ", ".join(filter(None, [record["dataset"], found.profile]))
+    return f"{shown} <small>{escape(found.name)}: {escape(facts)}</small>"
 
 
 # -- slips -------------------------------------------------------------------------------------------------------------
