@@ -4,7 +4,7 @@ PROFILE ?= quick
 VENV    := .venv
 RUN     := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help venv book test lint clean
+.PHONY: help venv book pdf test lint clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 book: venv ## execute the chapters, render them to _build/html/index.html (PROFILE=quick|tiny|full)
 	$(RUN) -m wsol_lib book --profile $(PROFILE)
 
-test: venv ## run the tests
+pdf: venv ## print the built book to _build/html/wsol-book.pdf (needs chromium)
+	$(RUN) -m wsol_lib.book.pdf
+
+test: venv ## run the tests; those of the built pages need make book first, and chromium
 	$(RUN) -m pytest
 
 lint: venv ## check and format with ruff, strip notebook outputs

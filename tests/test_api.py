@@ -14,6 +14,7 @@ ELSEWHERE = {
     "wsol_lib.__main__": "python -m wsol_lib",
     "wsol_lib.book": "its modules",
     "wsol_lib.book.listing": "wsol_lib.book.plots",
+    "wsol_lib.book.pdf": "make pdf",
     "wsol_lib.book.site": "wsol_lib.book.runner",
     "wsol_lib.commands": "its modules",
     "wsol_lib.commands.arguments": "the commands' --help",

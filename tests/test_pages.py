@@ -7,12 +7,13 @@ import functools
 import itertools
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from wsol_lib.book.pdf import browser_path
 
 HTML = Path(__file__).parents[1] / "_build" / "html"
 if not (HTML / "index.html").exists():
@@ -29,12 +30,11 @@ WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 @pytest.fixture(scope="session")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: make test installs it")
-    names = ("chromium", "chromium-browser", "google-chrome")
     with playwright.sync_playwright() as running:
-        path = next(filter(None, map(shutil.which, names)), running.chromium.executable_path)
-        if not Path(path).exists():
-            pytest.skip("no browser: apt install chromium, or python -m playwright install chromium")
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            browser = running.chromium.launch(executable_path=browser_path(running), args=["--no-sandbox"])
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
         yield browser
         browser.close()
 
@@ -78,7 +78,7 @@ def seen(browser):
 
 # equations are set, pictures are there, and what is folded is open: hidden errors are errors
 READY = """async () => {
-  if (window.MathJax?.startup?.promise) await MathJax.startup.promise;
+  await window.MathJax?.startup?.promise;
   document.querySelectorAll("details").forEach(folded => { folded.open = true; });
   document.querySelectorAll(".admonition.dropdown").forEach(folded => folded.classList.remove("toggle-hidden"));
   await Promise.all([...document.images].map(image => { image.loading = "eager"; return image.decode().catch(() => 0); }));
