@@ -164,6 +164,21 @@ def test_a_saved_localizer_looks_at_photographs_of_any_kind(by_class, flat):
 # -- damaged, killed, repeated -------------------------------------------------------------------------------------------
 
 
+def test_a_saved_localizer_can_compute_in_another_precision(by_class, tmp_path, capsys):
+    localizers.pretrained("cam", input_size=64).save(tmp_path / "model")
+    model = ["--model", str(tmp_path / "model")]
+    plain, coarse = (
+        json.loads(call(by_class, *model, *more, out=f"{len(more)}.json")[1].read_text())
+        for more in ([], ["--precision", "bfloat16"])
+    )
+    assert [content["info"]["settings"]["precision"] for content in (plain, coarse)] == ["float32", "bfloat16"]
+    scores = [torch.tensor([row["score"] for row in content["annotations"]]) for content in (plain, coarse)]
+    assert not torch.equal(*scores)
+    torch.testing.assert_close(*scores, rtol=0.2, atol=0.05)
+    assert call(by_class, *model, "--precision", "float8", out="no.json")[0] == 2
+    assert "expected a precision out of float32, bfloat16, found 'float8'" in capsys.readouterr().err
+
+
 def test_a_damaged_photograph_is_named_and_left_out(by_class, capsys):
     (by_class / "cat/0.png").write_bytes((by_class / "cat/0.png").read_bytes()[:100])
     (by_class / "dog/9.jpg").write_text("a letter")
@@ -355,7 +370,7 @@ def test_what_cannot_be_is_said_in_one_sentence(by_class, flat, tmp_path, capsys
         (flat, ["--flat", "--classes", "folder"], r"localizer's 1000 classes \(tench, goldfish, .*found photographs in no"),
         (by_class, ["--flat", "--classes", "folder"], "found cat and 1 others that are none"),
         (by_class, ["--model", str(tmp_path / "empty")], "expected a saved localizer"),
-        (by_class, ["--model", str(tmp_path / "empty"), "--epochs", "3"], "expected --input-size alone beside --model"),
+        (by_class, ["--model", str(tmp_path / "empty"), "--epochs", "3"], "or --precision alone beside --model"),
     ]:  # fmt: skip
         status, _ = call(folder, *more)
         error = capsys.readouterr().err.strip()

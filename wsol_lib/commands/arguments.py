@@ -18,6 +18,7 @@ FLAGS = {
     "input_size": (int, "side in pixels of what the network sees"),
     "batch_size": (int, "images a step of the training"),
     "seed": (int, "of all that is random (default: 0)"),
+    "precision": (str, "of the trunk: float32 (the default), or bfloat16 where the processor computes in it"),
 }
 
 
@@ -26,7 +27,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="NAME", help="efficientnet_lite0 (the default), resnet50 ...")
     for name, (kind, text) in FLAGS.items():
         default = "" if "default" in text else " (default: as published)"
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N", help=text + default)
+        metavar = "NAME" if kind is str else "N"
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=metavar, help=text + default)
     parser.add_argument(
         "--set",
         nargs="+",

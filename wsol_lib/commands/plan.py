@@ -14,8 +14,9 @@ from wsol_lib.commands.arguments import given_settings, listing, plain, read_jso
 from wsol_lib.commands.reading import in_batches, squares_ahead
 from wsol_lib.data import SPLITS, load_dataset
 from wsol_lib.data.folder import OBJECT
-from wsol_lib.localizer import CHECKPOINT, FACTS, Localizer
+from wsol_lib.localizer import CHECKPOINT, FACTS, PRECISIONS, Localizer
 from wsol_lib.localizers import find, fit, is_complete_untrained, load, pretrained
+from wsol_lib.models import Backbone
 
 BOXES = "annotations.json"  # in the folder of photographs
 CHECKED_AT = 32  # side in pixels at which photographs are decoded to see whether they can be
@@ -52,14 +53,17 @@ def make_plan(args: argparse.Namespace, names: Sequence[str]) -> Plan:
 
 
 def _plan_of_model(args: argparse.Namespace, names: Sequence[str], given: dict[str, Any]) -> Plan:
-    unknown = sorted(set(given) - {"input_size"})
+    unknown = sorted(set(given) - {"input_size", "precision"})
     if unknown:
         raise ValueError(
-            f"expected --input-size alone beside --model, whose settings are those of its training, found {unknown[0]}: "
-            "leave it out"
+            f"expected --input-size or --precision alone beside --model, whose settings are those of its training, found "
+            f"{unknown[0]}: leave it out"
         )
     localizer = load(args.model)
-    localizer.settings |= given
+    localizer.settings = localizer.settings_for(localizer.name, "", localizer.settings | given)
+    for module in localizer.network.modules():
+        if isinstance(module, Backbone):
+            module.precision = PRECISIONS[localizer.settings["precision"]]
     header = {"method": localizer.name, "settings": plain(localizer.settings), "tau": localizer.tau}
     header["weights"] = read_json(args.model / FACTS)["sha256"]
     return _plan_of_fitted(args, names, header, localizer)
