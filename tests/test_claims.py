@@ -484,6 +484,11 @@ def test_photographs_are_asked_of_claims_about_photographs_of_everything(book):
             assert any(not dataset.startswith("CUB") for dataset in entry.datasets), entry.id
 
 
+def test_what_a_claim_says_of_annotations_is_counted(book):
+    names = {place["name"] for entry in book for place in entry.measured if "chapter" in place}
+    assert names <= set(recorded(book)[ANNOTATIONS, "tiny"])
+
+
 def test_a_threshold_that_was_chosen_stands_for_each_method_of_a_comparison(book):
     """Experiments of one group share images and budget; only thresholds of birds and photographs are held side by side."""
     for entry in book:
