@@ -3,11 +3,12 @@
 Counted, on torch's device "meta" and so without computing anything: multiplications in the convolutions and linear layers of
 each network, and the bytes that its forward pass keeps for the backward pass. How often a localizer looks at an image, and
 through which of its networks, is said in :func:`trainings` and :func:`looks`; a test counts it in a real fit. Measured, by
-``benchmarks/rates.py``, into ``book/rates.yaml``: floating-point operations a second of each backbone, and photographs that a
-core reads in a second. For a GPU that nobody has measured the file has the printed peak and the share of it that is assumed.
+``benchmarks/rates.py``, into ``book/rates.yaml``: floating-point operations a second of each backbone, photographs that a core
+reads and score maps of which it draws boxes in a second. For a GPU that nobody has measured the file has the printed peak and
+the share of it that is assumed.
 
-Trunks are taken as trained whole, which is what the papers publish. Not counted: score maps that become boxes, start and
-imports, waiting for a file system. Python's share of a step is in the measured rates.
+Trunks are taken as trained whole, which is what the papers publish. Not counted: start and imports, thresholds that boxed
+images choose, waiting for a file system. Python's share of a step is in the measured rates.
 """
 
 from __future__ import annotations
