@@ -239,14 +239,17 @@ def test_a_write_leaves_no_file_open(folder):
 
 def test_one_process_after_the_other(folder, process):
     first = process(partial(one_at_a_time, folder))
-    second = threading.Thread(target=lambda: entered.append(one_at_a_time(folder).__enter__()), daemon=True)
-    entered = []
+    entered, waits = [], threading.Event()
+    second = threading.Thread(target=lambda: entered.append(one_at_a_time(folder, waits.set).__enter__()), daemon=True)
     second.start()
+    assert waits.wait(30), "nobody is told that it waits"
     second.join(0.3)
     assert not entered, "the first one is still at work"
     first.kill()
     second.join(30)
     assert entered, "the lock goes with its process"
+    with one_at_a_time(folder / "another", lambda: pytest.fail("nobody is at work here")):
+        pass
 
 
 def test_writers_at_the_same_time_do_not_mix(folder):

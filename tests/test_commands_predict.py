@@ -1,7 +1,9 @@
 """The command that draws boxes for a folder of photographs: the file, the sheet, what is damaged, killed or wrong."""
 
+import fcntl
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -340,13 +342,35 @@ def test_a_journal_has_one_writer(tmp_path):
         Journal(*arguments)
 
 
-def test_a_damaged_line_of_a_journal_is_said_so(tmp_path):
-    with Journal(tmp_path / "a.journal", {"method": "cam"}, ["a"], tmp_path) as journal:
-        journal.add(0, [{"error": "none"}])
-    text = (tmp_path / "a.journal").read_text()
-    (tmp_path / "a.journal").write_text(text.replace('"file"', '"flie"'))
-    with pytest.raises(ValueError, match=r"expected lines of predictions in .*a\.journal, found a damaged one"):
-        Journal(tmp_path / "a.journal", {"method": "cam"}, ["a"], tmp_path)
+def test_no_flipped_byte_of_a_journal_is_believed(tmp_path):
+    path, names, draw = tmp_path / "a.journal", [f"{n}.png" for n in range(4)], random.Random(0)
+    lines = [{"box": [n, 1, 12, 20.5], "score": n / 4} for n in range(4)]
+    with Journal(path, {"method": "cam", "tau": 0.25}, names, tmp_path) as journal:
+        journal.add(0, lines)
+    content = path.read_bytes()
+    for place in draw.sample(range(len(content)), 60):
+        flipped = bytearray(content)
+        flipped[place] ^= draw.randint(1, 255)
+        path.write_bytes(flipped)
+        try:
+            with Journal(path, {"method": "cam", "tau": 0.25}, names, tmp_path) as journal:
+                assert not all(journal.has(n, n + 1) for n in range(4))
+                assert all(line | lines[i] == line for i, line in journal.lines())
+        except ValueError as error:  # of its first line
+            assert str(error).startswith("expected") and path.read_bytes() == flipped
+
+
+def test_a_journal_that_its_writer_has_just_removed_is_not_written_to(tmp_path, monkeypatch):
+    path = tmp_path / "a.journal"
+    flock = fcntl.flock
+
+    def too_late(*arguments):
+        path.unlink()  # by the one who had it
+        flock(*arguments)
+
+    monkeypatch.setattr("wsol_lib.commands.journal.fcntl.flock", too_late)
+    with pytest.raises(ValueError, match=r"alone, found another process at it"):
+        Journal(path, {"method": "cam"}, ["a"], tmp_path)
 
 
 # -- what is wrong -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 import json
 import re
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 
+import killed
 import pytest
 import standins
 import torch
@@ -142,6 +145,24 @@ def test_a_training_killed_in_its_last_steps_is_finished_by_the_next_call(root, 
     assert len([path for path in out.iterdir() if path.is_dir()]) == 1
     assert call(root)[0] == 0
     assert not [path for path in out.iterdir() if path.is_dir()]
+
+
+def say_to(path, arguments):
+    with open(path, "w") as said, redirect_stdout(said), redirect_stderr(said):
+        sys.exit(main(arguments))
+
+
+def test_of_two_calls_at_once_the_second_waits_for_what_the_first_has_trained(root, tmp_path):
+    given = ["--method", "cam", "--dataset", "folder", "--data-root", str(root), "--out", str(tmp_path / "out")]
+    settings = ["--backbone", "tiny", "--batch-size", "4", "--epochs", "2", "--set", "pretrained=false"]
+    said = [tmp_path / f"{number}.txt" for number in range(2)]
+    both = [killed.start(say_to, path, ["train", *given, *settings]) for path in said]
+    assert [killed.ended(process) for process in both] == [0, 0], [path.read_text() for path in said]
+    first, second = sorted((path.read_text() for path in said), key=lambda text: "is finished" in text)
+    assert "kept in" in first and "is finished" not in first
+    assert "is finished: trained" in second and "kept in" not in second
+    assert second.startswith("another training is at work in") and "this one waits" in second
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".json", ".pt"]
 
 
 def test_a_folder_with_other_things_is_left_alone(root, capsys):

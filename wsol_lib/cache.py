@@ -104,10 +104,10 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 @contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path, waits: Callable[[], None] | None = None) -> Iterator[None]:
     """One process of this machine after the other; the lock on the folder goes with its process and leaves no file.
 
-    Raises ValueError if the folder cannot be made.
+    ``waits`` is called if another process is at work and is waited for. Raises ValueError if the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,12 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
             "WSOL_CACHE if it is the cache"
         ) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits is not None:
+                waits()
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

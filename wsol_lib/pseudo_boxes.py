@@ -172,7 +172,9 @@ def _read(path: Path) -> tuple[list, Tensor, dict, dict]:
         ids = {image["id"]: image["file_name"] for image in content["images"]}
         names = [ids.get(row["image_id"], row["image_id"]) for row in content["annotations"]]
         boxes = torch.tensor([coco.xywh(row["bbox"]) for row in content["annotations"]], dtype=torch.float64)
-        sizes = {row["file_name"]: (int(row.get("width") or 0), int(row.get("height") or 0)) for row in content["images"]}
+        sizes = {
+            row["file_name"]: (int(row.get("width") or 0), int(row.get("height") or 0)) for row in content["images"]
+        }
         return names, boxes.reshape(len(names), 4), content.get("info", {}).get("settings", {}), sizes
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(

@@ -1,7 +1,7 @@
 """What was predicted so far, a line of JSON for each photograph: a killed call goes on behind the last whole line.
 
-The first line says what makes the predictions; others are not mixed with them. A line is good as long as its photograph has
-the size and the date that it had, so one that was mended in the meantime is looked at again.
+The first line says what makes the predictions; others are not mixed with them. A line is good as long as its checksum is right
+and its photograph has the size and the date that it had: what was damaged, or mended, in the meantime is looked at again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Journal:
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise OSError("it has just ended, and removed its journal")
         except OSError as error:
             self._file.close()
             raise ValueError(
@@ -74,8 +77,7 @@ class Journal:
         place = self._file.seek(0, os.SEEK_END)
         written = []
         for i, line in enumerate(lines, start=first):
-            text = json.dumps({"file": self.photographs[i], "stat": self._stat(i)} | line, allow_nan=False)
-            written.append(text.encode() + b"\n")
+            written.append(_written({"file": self.photographs[i], "stat": self._stat(i)} | line))
             self._places[i], place = place, place + len(written[-1])
         self._file.write(b"".join(written))
         self._file.flush()
@@ -101,7 +103,7 @@ class Journal:
         if not MARK.startswith(content[: len(MARK)]):
             raise ValueError(f"expected {self.path} to be a journal of predict, found something else: move it away")
         if content.endswith(b"\n"):  # else it is new, or was killed with its first line
-            there = json.loads(content)[NAME]
+            there = (_read(content) or {NAME: {}})[NAME]
             if there == header:
                 self.is_new = False
                 self._cut()
@@ -113,7 +115,7 @@ class Journal:
                 )
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(json.dumps({NAME: header}).encode() + b"\n")
+        self._file.write(_written({NAME: header}))
         self._file.flush()
 
     def _cut(self) -> None:
@@ -128,19 +130,14 @@ class Journal:
         numbers: dict[str, int] = {}
         for line in iter(self._file.readline, b""):
             numbers = numbers or {name: i for i, name in enumerate(self.photographs)}
-            try:
-                i = numbers.get(json.loads(line)["file"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"expected lines of predictions in {self.path}, found a damaged one: start anew with --force"
-                ) from error
-            if i is not None:  # else it was taken out of the folder
+            i = numbers.get((_read(line) or {}).get("file"))
+            if i is not None:  # else it was taken out of the folder, or the line is damaged
                 self._places[i] = place
             place += len(line)
 
     def _line(self, i: int) -> dict[str, Any]:
         self._file.seek(int(self._places[i]))
-        return json.loads(self._file.readline())
+        return json.loads(self._file.readline().rpartition(b"\t")[0])
 
     def _stat(self, i: int) -> list[int]:
         """Date and size of the file; zeros for one that is gone."""
@@ -149,6 +146,17 @@ class Journal:
         except OSError:
             return [0, 0]
         return [found.st_mtime_ns, found.st_size]
+
+
+def _written(line: dict[str, Any]) -> bytes:
+    content = json.dumps(line, allow_nan=False).encode()
+    return content + b"\t%08x\n" % zlib.crc32(content)
+
+
+def _read(written: bytes) -> dict[str, Any] | None:
+    """A line, or None if it is damaged."""
+    content, _, checksum = written.rpartition(b"\t")
+    return json.loads(content) if checksum == b"%08x\n" % zlib.crc32(content) else None
 
 
 def _first_difference(there: dict[str, Any], here: dict[str, Any]) -> str:

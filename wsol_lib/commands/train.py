@@ -12,6 +12,8 @@ import os
 import shutil
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from accelerate import Accelerator, PartialState
 
 import wsol_lib
-from wsol_lib.cache import atomic_path
+from wsol_lib.cache import atomic_path, one_at_a_time
 from wsol_lib.commands.arguments import (
     METHOD,
     add_settings,
@@ -83,21 +85,27 @@ def run(args: argparse.Namespace) -> int:
     settings.pop("num_workers")  # more processes that load images give the same weights
     request = {"method": args.method, "dataset": args.dataset, "options": options, "settings": settings}
     request = plain(request | {"train": _described(dataset), "boxed": None if boxed is None else _described(boxed)})
-    if not args.force and is_finished(args.out):
-        shutil.rmtree(args.out / DONE, ignore_errors=True)
-        compare(args.out / REPORT, request, args.out)
+    with one_at_a_time(args.out, partial(_say_that_it_waits, args.out)) if main else nullcontext():
+        PartialState().wait_for_everyone()
+        if not args.force and is_finished(args.out):
+            shutil.rmtree(args.out / DONE, ignore_errors=True)
+            compare(args.out / REPORT, request, args.out)
+            if main:
+                print(f"{args.out} is finished: trained {_when(args.out)}; nothing was changed, --force trains it anew")
+            return 0
+        begin(args.out, request, args.force)
+        start = time.monotonic()
+        localizer = fit(args.method, dataset, boxed, checkpoint=args.out / CHECKPOINT, **given)
         if main:
-            print(f"{args.out} is finished: trained {_when(args.out)}; nothing was changed, --force trains it anew")
-        return 0
-    begin(args.out, request, args.force)
-    start = time.monotonic()
-    localizer = fit(args.method, dataset, boxed, checkpoint=args.out / CHECKPOINT, **given)
-    if main:
-        finish(localizer, args.out, request, time.monotonic() - start)
-        print(report(localizer, dataset, boxed, why))
-        print(f"kept in {args.out}")
-    PartialState().wait_for_everyone()
+            finish(localizer, args.out, request, time.monotonic() - start)
+            print(report(localizer, dataset, boxed, why))
+            print(f"kept in {args.out}")
+        PartialState().wait_for_everyone()
     return 0
+
+
+def _say_that_it_waits(out: Path) -> None:
+    print(f"another training is at work in {out}: this one waits until it has ended", file=sys.stderr, flush=True)
 
 
 def boxed_images(
