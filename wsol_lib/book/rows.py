@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from wsol_lib.book import records
 from wsol_lib.book.plots import COLOURS
@@ -87,6 +88,7 @@ def draw(
         ax.plot([], [], "kD", mfc="none", ls="", label="printed")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # whole percents
     ax.xaxis.set_major_formatter("{x:.0%}")
     first = next(iter(kept.values()))
     ax.set_xlabel(f"GT-known Loc, {first['n']:,} images")
