@@ -117,8 +117,8 @@ FACTS = """() => {
     cut: all("div.highlight pre").filter(code => code.scrollWidth > code.clientWidth + 1).map(code =>
       text(code).split("\\n").reduce((a, b) => a.length > b.length ? a : b)),
     empty: all("details, .admonition.dropdown").filter(folded => {
-      const [title, ...inside] = folded.children;
-      return !title || !text(title) || !inside.some(element => text(element) || all("img, iframe", element).length);
+      const title = folded.firstElementChild;
+      return !title || !text(title) || (text(folded) == text(title) && !all("img, iframe", folded).length);
     }).map(folded => folded.outerHTML.slice(0, 200)),
     columns: all("table").flatMap(table => {
       const columns = {};
