@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,6 +272,20 @@ def test_in_a_flat_folder_all_images_are_of_one_class(root):
     assert data.image_ids == ["cat/a.jpg", "cat/b.png", "dog/c.png", "top.png"]
     assert data.class_names == ("object",) and data.labels.tolist() == [0] * 4
     assert load(root, "train-fullsup", flat=True).image_ids == ["dog/c.png"]
+
+
+def test_images_come_folder_by_folder_as_paths_are_sorted(tmp_path):
+    names = ["a/x.png", "a-b.png", "a.b/y.png", "a/deeper/Z.PNG", "a/deeper.png", "B.png", ".hidden/c.png", "a/.d.png"]
+    for name in names:
+        picture(tmp_path / name)
+    expected = [str(path) for path in sorted(map(Path, names)) if not any(part[0] == "." for part in path.parts)]
+    assert load(tmp_path, flat=True).image_ids == expected and len(expected) == 6
+
+
+def test_sizes_are_asked_for_a_few_at_a_time(root, monkeypatch):
+    monkeypatch.setattr("wsol_lib.data.folder.CHUNK", 2)
+    picture(root / "dog/d.png", size=(7, 5))
+    assert load(root).image_sizes.tolist() == [[40, 30]] * 3 + [[7, 5]]
 
 
 def test_a_flat_folder_may_have_boxes_of_any_category(root):

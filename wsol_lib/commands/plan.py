@@ -162,7 +162,7 @@ def fit_on_folder(
     bar = tqdm(total=len(names), desc="looking through", unit="image", leave=False)
     damaged = []
     batches = in_batches(names)
-    paths = [[folder / name for name in batch] for batch in batches]
+    paths = ([folder / name for name in batch] for batch in batches)
     for batch, squares in zip(batches, squares_ahead(paths, CHECKED_AT)):
         damaged += [name for name, square in zip(batch, squares) if square.error]
         bar.update(len(batch))

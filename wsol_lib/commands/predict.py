@@ -154,7 +154,7 @@ def fill(journal: Journal, localizer: Localizer, labels: Sequence[int] | None) -
     """Predict what has no line yet, in batches that are the same whether a call was interrupted or not."""
     batches = in_batches(range(len(journal.photographs)))
     missing = [batch for batch in batches if not journal.has(batch[0], batch[-1] + 1)]
-    paths = [[journal.folder / journal.photographs[i] for i in batch] for batch in missing]
+    paths = ([journal.folder / journal.photographs[i] for i in batch] for batch in missing)
     todo = sum(map(len, missing))
     total = len(journal.photographs)
     with tqdm(total=total, initial=total - todo, desc=localizer.name, unit="image") as bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class Square(NamedTuple):
     error: str | None
 
 
-def squares_ahead(batches: Sequence[Sequence[Path]], side: int) -> Iterator[list[Square]]:
+def squares_ahead(batches: Iterable[Sequence[Path]], side: int) -> Iterator[list[Square]]:
     """The photographs of some batches, batch by batch.
 
     Args:

@@ -38,6 +38,7 @@ from wsol_lib.data.sample import LocalizationDataset
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: The one class of images whose folders mean nothing.
 OBJECT = "object"
+CHUNK = 5000  # images whose sizes are asked for together
 
 
 class ImageFolder(LocalizationDataset):
@@ -83,17 +84,18 @@ class ImageFolder(LocalizationDataset):
                     f"expected images with boxes for train-fullsup in {root}, found no box for any: write them to "
                     f"{annotations}"
                 )
-        image_ids = [image_id for image_id, _ in files]
-        with ThreadPoolExecutor() as threads:
-            sizes = threads.map(image_size, [root / image_id for image_id in image_ids])
-            sizes = list(tqdm(sizes, f"sizes of {split}", total=len(files), unit="images", disable=len(files) < 5000))
+        image_ids, none = [image_id for image_id, _ in files], torch.zeros(0, 4)
+        sizes = _sizes(root, image_ids, f"sizes of {split}")
         super().__init__(
             name="folder",
             split=split,
             class_names=class_names,
             labels=torch.tensor([label for _, label in files]),
-            boxes=[_fitted(boxes_of.get(i), i, size, annotations) for i, size in zip(image_ids, sizes, strict=True)],
-            image_sizes=torch.tensor(sizes),
+            boxes=[
+                _fitted(boxes_of[i], i, size, annotations) if i in boxes_of else none
+                for i, size in zip(image_ids, map(tuple, sizes.tolist()), strict=True)
+            ],
+            image_sizes=sizes,
             image_ids=image_ids,
             transform=transform,
         )
@@ -104,12 +106,14 @@ class ImageFolder(LocalizationDataset):
 
 
 def image_files(folder: Path) -> list[str]:
-    """Names, below ``folder`` and at any depth, of the files with a suffix of an image, sorted."""
-    return [
-        name
-        for name in (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")))
-        if name.lower().endswith(SUFFIXES) and not any(part.startswith(".") for part in name.split("/"))
-    ]
+    """Names, below ``folder`` and at any depth, of the files with a suffix of an image, sorted folder by folder."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(place).relative_to(folder).as_posix()
+        names = [name for name in (*folders, *files) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        found += names if here == "." else [f"{here}/{name}" for name in names]
+    return sorted(found, key=lambda name: name.split("/"))
 
 
 def _all_files(root: Path) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
@@ -143,6 +147,20 @@ def _files_of_split(root: Path, split: str) -> tuple[list[tuple[str, int]], tupl
             "put each class in a folder of its own there, or correct root="
         )
     return files, class_names
+
+
+def _sizes(root: Path, image_ids: list[str], title: str) -> Tensor:
+    """Width and height of each image, int64 (N, 2); of a few thousand at a time, for what a thread has to do takes room."""
+    sizes = torch.zeros(len(image_ids), 2, dtype=torch.int64)
+    with (
+        ThreadPoolExecutor() as threads,
+        tqdm(total=len(sizes), desc=title, unit="images", disable=len(sizes) < CHUNK) as bar,
+    ):
+        for start in range(0, len(sizes), CHUNK):
+            here = image_ids[start : start + CHUNK]
+            sizes[start : start + CHUNK] = torch.tensor(list(threads.map(lambda name: image_size(root / name), here)))
+            bar.update(len(here))
+    return sizes
 
 
 def _read_coco(path: Path, root: Path, flat: bool) -> dict[str, tuple[list, tuple]]:
@@ -183,9 +201,9 @@ def _read_coco(path: Path, root: Path, flat: bool) -> dict[str, tuple[list, tupl
     return boxes
 
 
-def _fitted(entry: tuple[list, tuple] | None, name: str, size: tuple[int, int], path: Path) -> Tensor:
+def _fitted(entry: tuple[list, tuple], name: str, size: tuple[int, int], path: Path) -> Tensor:
     """Printed boxes of one image -> float32 (k, 4), xyxy, cut at the border of the image of this ``size``."""
-    printed, printed_size = entry or ([], size)
+    printed, printed_size = entry
     if None not in printed_size and printed_size != size:
         raise ValueError(
             f"expected {name} of {' x '.join(map(str, printed_size))} pixels, as {path} says, found {size[0]} x "
