@@ -122,7 +122,7 @@ FACTS = """() => {
     }).map(folded => folded.outerHTML.slice(0, 200)),
     columns: all("table").flatMap(table => {
       const columns = {};
-      for (const cell of all("tbody td.number", table)) (columns[cell.cellIndex] ??= []).push(cell);
+      for (const cell of all("td.number, td.interval", table)) (columns[cell.cellIndex] ??= []).push(cell);
       return Object.values(columns).map(cells => ({
         cells: cells.map(text).join(" | "),
         points: cells.map(point).filter(x => x),

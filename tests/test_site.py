@@ -48,13 +48,19 @@ def test_what_is_mended_stays():
     assert site.mended(site.mended(PAGE)) == site.mended(PAGE)
 
 
+MARKS = {"number": "^", "interval": "~"}
+
+
 def rows(table):
-    """The cells of a table as ``site`` leaves them: numbers end in ^, with the digits that room is left for."""
+    """The cells of a table as ``site`` leaves them, with the digits that room is left for; ^ numbers, ~ intervals."""
     soup = BeautifulSoup(site.aligned(table), "html.parser")
     for room in soup.find_all("span", class_="room"):
         room.replace_with(f"[{room['data-digits']}]")
     return [
-        [cell.get_text(strip=True) + "^" * ("number" in cell.get("class", [])) for cell in row.find_all(["td", "th"])]
+        [
+            cell.get_text(strip=True) + MARKS.get((cell.get("class") or [""])[-1], "")
+            for cell in row.find_all(["td", "th"])
+        ]
         for row in soup.find_all("tr")
     ]
 
@@ -76,6 +82,11 @@ def test_a_column_of_numbers_leaves_room_for_decimals():
         ["floor", "7[.25]%^", "–^"],
         ["x", "-0.5[5]%^", "3^"],
     ]
+
+
+def test_intervals_begin_point_under_point():
+    made = rows(table(["minus CAM"], ["-0.5 points (-1.0 to +0.1)"], ["+12.5 points (+9.0 to +14.0)"], [""]))
+    assert made == [["minus CAM~"], ["[1]−0.5 points (−1.0 to +0.1)~"], ["+12.5 points (+9.0 to +14.0)~"], ["~"]]
 
 
 @pytest.mark.parametrize("column", [["1", "one"], ["1%", "1"], ["–", ""], ["+1.0 (+0.2 to +1.8)", "2"]])

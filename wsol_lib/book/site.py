@@ -30,8 +30,9 @@ REPLACED = (
     # equations without the menu of their settings, which is a third of the script
     (r"/mathjax/tex-chtml\.js", "/mathjax/startup.js"),
 )
-#: Signs, digits with thousands, decimals, unit.
-NUMBER = re.compile(r"([+\-−±]?\d[\d,]*)(\.\d+)?(\s?%|)")
+#: Sign, digits with thousands, decimals, unit; and the same with an interval behind it.
+NUMBER = re.compile(r"([+\-−±]?)(\d[\d,]*)(\.\d+)?(\s?%|)")
+INTERVAL = re.compile(r"([+\-−]?)(\d[\d,]*)(\.\d+)?(.*\(.* to .*\))")
 BLANK = ("", "-", "–", "—")
 
 
@@ -67,10 +68,12 @@ def mended(page: str) -> str:
 
 
 def aligned(table: str) -> str:
-    """A table in HTML whose columns of numbers are of the class ``number``, with room for the decimals that a cell lacks.
+    """A table in HTML whose numbers stand under each other: columns of the class ``number`` or ``interval``.
 
-    The room is an empty element that the style fills with invisible digits, so that it is in no text that is copied. A column
-    counts if every cell of the table's body that says something is a number, all in one unit.
+    Numbers end at the right, intervals begin at the left; where a cell has fewer digits than another one there, behind or
+    before its point, an empty element takes their room. The style fills it with invisible digits, so that it is in no text
+    that is copied. A column counts if every cell of the table's body that says something is of the kind; of numbers, all in
+    one unit.
     """
     soup = BeautifulSoup(table, "html.parser")
     columns: dict[int, list[Tag]] = {}
@@ -84,29 +87,35 @@ def aligned(table: str) -> str:
             taken |= set(product(range(row, row + height), range(column, column + width)))
             if width == 1:
                 columns.setdefault(column, []).append(cell)
-    changed = False
     for cells in columns.values():
         body = [cell for cell in cells if cell.name == "td" and cell.get_text(strip=True) not in BLANK]
-        numbers = [NUMBER.fullmatch(cell.get_text(strip=True)) for cell in body]
-        if not body or not all(numbers) or len({number[3] for number in numbers}) > 1:
+        for kind, pattern in (("number", NUMBER), ("interval", INTERVAL)):
+            found = [pattern.fullmatch(cell.get_text(strip=True)) for cell in body]
+            if body and all(found) and (kind == "interval" or len({own[4] for own in found}) == 1):
+                for cell in cells:
+                    cell["class"] = [*dict.fromkeys([*cell.get("class", []), kind])]
+                _leave_room(body, found, kind)
+                break
+    return str(soup) if soup.find(class_=["number", "interval"]) else table
+
+
+def _leave_room(cells: list[Tag], found: list[re.Match], kind: str) -> None:
+    group = 3 if kind == "number" else 2
+    longest = max((own[group] or "" for own in found), key=len)
+    for cell, own in zip(cells, found):
+        sign, digits, decimals, rest = (part or "" for part in own.groups())
+        texts = [text for text in cell.find_all(string=True) if text.strip()]
+        if len(texts) != 1 or cell.find("span", class_="room"):
             continue
-        longest = max((number[2] or "" for number in numbers), key=len)
-        for cell in cells:
-            cell["class"] = [*dict.fromkeys([*cell.get("class", []), "number"])]
-        for cell, number in zip(body, numbers):
-            _pad(cell, number, longest)
-        changed = True
-    return str(soup) if changed else table
-
-
-def _pad(cell: Tag, number: re.Match, longest: str) -> None:
-    missing = longest[len(number[2] or "") :]
-    texts = [text for text in cell.find_all(string=True) if text.strip()]
-    if not missing or len(texts) != 1 or cell.find("span", class_="room"):
-        return
-    soup = BeautifulSoup("", "html.parser")
-    texts[0].replace_with(f"{number[1]}{number[2] or ''}", room := soup.new_tag("span"), number[3])
-    room["class"], room["data-digits"] = ["room"], missing
+        room = BeautifulSoup("", "html.parser").new_tag("span", attrs={"class": "room"})
+        if kind == "number":
+            room["data-digits"] = longest[len(decimals) :]
+            pieces = [sign + digits + decimals, room, rest]
+        else:
+            room["data-digits"] = longest[: len(longest) - len(digits)]
+            pieces = [room, re.sub(r"-(?=\d)", "−", own[0])]  # as wide as a plus
+        if room["data-digits"] or kind == "interval":
+            texts[0].replace_with(*(piece for piece in pieces if piece is not room or room["data-digits"]))
 
 
 # -- icons -------------------------------------------------------------------------------------------------------------
