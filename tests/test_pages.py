@@ -116,6 +116,8 @@ FACTS = """() => {
       })),
     cut: all("div.highlight pre").filter(code => code.scrollWidth > code.clientWidth + 1).map(code =>
       text(code).split("\\n").reduce((a, b) => a.length > b.length ? a : b)),
+    scrolling: all("div.cell_output, .pst-scrollable-table-container, div.math").filter(
+      element => element.scrollWidth > element.clientWidth + 1).map(element => text(element).slice(0, 80)),
     empty: all("details, .admonition.dropdown").filter(folded => {
       const title = folded.firstElementChild;
       return !title || !text(title) || (text(folded) == text(title) && !all("img, iframe", folded).length);
@@ -209,6 +211,11 @@ def test_every_figure_is_sharp(seen, page):
 @each_page
 def test_no_line_of_code_is_cut_off(seen, page):
     assert seen(page)["wide"]["cut"] == []
+
+
+@each_page
+def test_no_table_and_no_equation_is_cut_off(seen, page):
+    assert seen(page)["wide"]["scrolling"] == []
 
 
 @each_page
