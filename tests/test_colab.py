@@ -92,7 +92,7 @@ def test_the_first_cell_fetches_the_repository_and_installs_it_and_nothing_else(
     ]
 
 
-QUICKEST = "10-what-reproduces,your-own-photographs"
+QUICKEST = "index,10-what-reproduces"
 chosen = os.environ.get("WSOL_COLAB", QUICKEST)
 
 
