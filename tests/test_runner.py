@@ -245,6 +245,7 @@ def test_html_has_the_outputs_needs_no_network_and_a_warning_is_an_error(book, c
         ("if kept:\n    check('So it is.', True)", None, "what checks these sentences"),
         ("limit = 3\ndef side(box):\n    return box", None, "the code of side, limit"),
         ("print", None, "the code"),
+        ("%cd ..", None, "the code"),
     ],
 )
 def test_a_toggle_says_what_it_hides(source, data, prompt):

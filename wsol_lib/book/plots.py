@@ -74,8 +74,8 @@ def use_style() -> None:
 def as_svg(figure: Figure) -> str:
     """The figure as a vector graphic; where it would be too large (``LARGEST_SVG``), a picture in its size, ``DPI`` sharp.
 
-    Lines and letters stay sharp at every size. Pictures are packed as WebP: small ones exactly and shown pixel by pixel,
-    large ones with the small losses of a photograph.
+    Lines and letters stay sharp at every size. Pictures are packed as WebP: up to 64 pixels exactly, larger ones with the
+    small losses of a photograph; up to 128 they are shown pixel by pixel.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
@@ -90,9 +90,9 @@ def _packed(element: re.Match) -> str:
     """An image of a vector graphic, packed smaller."""
     link = re.search(r'data:image/png;base64,\s*([^"]+)', element[0])
     picture = Image.open(io.BytesIO(base64.b64decode(link[1])))
-    large = max(picture.size) > 128
-    packed = element[0].replace(link[0], _link(picture, lossless=not large, quality=90))
-    return packed.replace("image-rendering:crisp-edges;image-rendering:pixelated", "") if large else packed
+    side = max(picture.size)
+    packed = element[0].replace(link[0], _link(picture, lossless=side <= 64, quality=90))
+    return packed.replace("image-rendering:crisp-edges;image-rendering:pixelated", "") if side > 128 else packed
 
 
 def _link(picture: Image.Image, **how: Any) -> str:

@@ -2,7 +2,8 @@
 
 Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and parameters,
 and whose records if it shows some, are those of its last run is not run again. Then jupyter-book turns the executed
-chapters and the pages of ``book/`` into ``_build/html``, with warnings as errors. Nothing in ``book/`` is ever written.
+chapters and the pages of ``book/`` into ``_build/html``, with warnings as errors, and :mod:`wsol_lib.book.site` mends what
+its theme makes heavy or wrong. Nothing in ``book/`` is ever written.
 """
 
 from __future__ import annotations
@@ -232,7 +233,10 @@ def _what_it_is(cell: Any) -> str:
         return "the code behind this"
     if "google.colab" in cell.source:
         return "the installation on Colab"
-    body = ast.parse(cell.source).body
+    try:
+        body = ast.parse(cell.source).body
+    except SyntaxError:  # of IPython's own
+        return "the code"
     defined = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body) and not defined:
         return "the imports"
