@@ -149,6 +149,16 @@ def test_where_nobody_does_the_pictures_are_drawn_beforehand(monkeypatch, shell)
     assert 'max="1" value="0"' in page
 
 
+def test_a_map_is_light_on_an_image_that_keeps_its_colours():
+    image = torch.full((3, 2, 2), 200, dtype=torch.uint8)
+    _, ax = plt.subplots()
+    plots.show_glow(ax, image, torch.tensor([[0.0, 0.5], [0.5, 1.0]]), outline=torch.eye(2).bool())
+    under, light = ax.images
+    assert (under.get_array() == 200).all()
+    assert light.get_array()[..., 3].ravel().tolist() == pytest.approx([0, 0.225, 0.225, 0.9])
+    assert len(ax.collections) == 1
+
+
 def test_a_gallery_hides_the_places_it_does_not_need():
     figure = plots.gallery(torch.zeros(5, 3, 4, 4, dtype=torch.uint8), columns=3)
     assert [bool(ax.images) for ax in figure.axes] == [True] * 5 + [False]

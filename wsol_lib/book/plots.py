@@ -134,6 +134,17 @@ def show_image(
     ax.set_axis_off()
 
 
+def show_glow(ax: Axes, image: Tensor, score_map: Tensor, *, outline: Tensor | None = None, title: str = "") -> None:
+    """Draw an image (3, H, W) in its own colours, a score map (H, W) in [0, 1] as light on it, and a line round a mask (H, W)."""
+    show_image(ax, image, title=title)
+    scores = np.asarray(score_map)
+    light = plt.get_cmap(SCORE_COLOURMAP)(0.35 + 0.65 * scores)
+    light[..., 3] = 0.9 * scores**2  # what is low stays as it is
+    ax.imshow(light)
+    if outline is not None:
+        ax.contour(np.asarray(outline), [0.5], colors="white", linewidths=1.5)
+
+
 def _line_style(meaning: str) -> str | tuple:
     return (0, (3, 1.5)) if meaning in DASHED else "-"
 
