@@ -152,11 +152,12 @@ def test_where_nobody_does_the_pictures_are_drawn_beforehand(monkeypatch, shell)
 def test_a_map_is_light_on_an_image_that_keeps_its_colours():
     image = torch.full((3, 2, 2), 200, dtype=torch.uint8)
     _, ax = plt.subplots()
-    plots.show_glow(ax, image, torch.tensor([[0.0, 0.5], [0.5, 1.0]]), outline=torch.eye(2).bool())
+    box = {"prediction": torch.tensor([[0.0, 0, 1, 1]])}
+    plots.show_glow(ax, image, torch.tensor([[0.0, 0.5], [0.5, 1.0]]), outline=torch.eye(2).bool(), boxes=box)
     under, light = ax.images
     assert (under.get_array() == 200).all()
     assert light.get_array()[..., 3].ravel().tolist() == pytest.approx([0, 0.225, 0.225, 0.9])
-    assert len(ax.collections) == 1
+    assert len(ax.collections) == len(ax.patches) == 1
 
 
 def test_a_gallery_hides_the_places_it_does_not_need():

@@ -134,9 +134,17 @@ def show_image(
     ax.set_axis_off()
 
 
-def show_glow(ax: Axes, image: Tensor, score_map: Tensor, *, outline: Tensor | None = None, title: str = "") -> None:
-    """Draw an image (3, H, W) in its own colours, a score map (H, W) in [0, 1] as light on it, and a line round a mask (H, W)."""
-    show_image(ax, image, title=title)
+def show_glow(
+    ax: Axes,
+    image: Tensor,
+    score_map: Tensor,
+    *,
+    outline: Tensor | None = None,
+    boxes: Mapping[str, Tensor] | None = None,
+    title: str = "",
+) -> None:
+    """:func:`show_image` with the image in its own colours, the score map (H, W) as light on it, and a line round a mask."""
+    show_image(ax, image, boxes=boxes, title=title)
     scores = np.asarray(score_map)
     light = plt.get_cmap(SCORE_COLOURMAP)(0.35 + 0.65 * scores)
     light[..., 3] = 0.9 * scores**2  # what is low stays as it is
