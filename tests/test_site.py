@@ -24,6 +24,7 @@ PAGE = """<html><head><title>A page</title>
 </head><body data-default-mode=""><h1>A title</h1>
 <p>Where is the <em>bird</em> &amp;
 what is "it"?</p><i class="fa-solid fa-bars"></i>
+<code><span class="pre">a</span> <span class="pre">b</span></code>
 <details><summary aria-label="Toggle hidden content"><p>Show</p></summary></details>
 <script type="text/x-thebe-config">{}</script><script>kernelName = 'python3'</script><script>kept()</script>
 </body></html>"""
@@ -38,6 +39,7 @@ def test_a_page_is_without_a_kernel_and_icon_scripts_and_names_its_mode():
         "<script>kept()</script>",
     ]
     assert '<body data-default-mode="auto">' in page and "<summary><p>Show</p>" in page
+    assert "<code>a b</code>" in page
 
 
 def test_its_first_paragraph_describes_it():

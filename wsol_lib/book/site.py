@@ -27,6 +27,8 @@ REPLACED = (
     (r'<body data-default-mode="">', '<body data-default-mode="auto">'),
     # a toggle is called what is written on it
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # each word of each signature, 7,000 times in the interface
+    (r'<span class="pre">([^<]*)</span>', r"\1"),
     # equations without the menu of their settings, which is a third of the script
     (r"/mathjax/tex-chtml\.js", "/mathjax/startup.js"),
 )
