@@ -100,6 +100,15 @@ def test_a_figure_is_a_vector_graphic_whose_small_pictures_keep_their_pixels(mon
         assert "pixelated" not in plots.as_svg(plots.gallery([photograph(200)]))
 
 
+def test_a_large_photograph_keeps_the_pixels_that_can_be_seen():
+    with plt.rc_context():
+        plots.use_style()
+        text = plots.as_svg(plots.gallery([photograph(400)], columns=1, size=1))
+    (picture,) = inside(text)
+    scale = float(re.search(r"matrix\(([\d.]+)", text)[1])
+    assert 150 < picture.width < 200 and picture.width == picture.height == round(scale * 400 / 72 * plots.DPI)
+
+
 def test_a_figure_too_large_for_a_vector_graphic_is_a_picture_of_its_size_200_dots_an_inch(monkeypatch):
     with plt.rc_context():
         plots.use_style()

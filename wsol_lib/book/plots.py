@@ -91,7 +91,13 @@ def _packed(element: re.Match) -> str:
     link = re.search(r'data:image/png;base64,\s*([^"]+)', element[0])
     picture = Image.open(io.BytesIO(base64.b64decode(link[1])))
     side = max(picture.size)
-    packed = element[0].replace(link[0], _link(picture, lossless=side <= 64, quality=90))
+    if scale := re.search(r"matrix\(([\d.]+)", element[0]):  # of a pixel, in points: no more pixels than can be seen
+        shown = float(scale[1]) * picture.width / 72 * DPI
+        if side > 128 and shown < picture.width:
+            picture = picture.resize(
+                (round(shown), round(shown / picture.width * picture.height)), Image.Resampling.LANCZOS
+            )
+    packed = element[0].replace(link[0], _link(picture, lossless=side <= 64, quality=80))
     return packed.replace("image-rendering:crisp-edges;image-rendering:pixelated", "") if side > 128 else packed
 
 
