@@ -42,6 +42,14 @@ def test_a_page_is_without_a_kernel_and_icon_scripts_and_names_its_mode():
     assert "<code>a b</code>" in page
 
 
+def test_styles_of_cards_and_tabs_are_for_pages_that_have_some():
+    style = '<link rel="stylesheet" href="_static/sphinx-design.min.css?v=6" />'
+    script = '<script data-x="y" src="_static/design-tabs.js?v=f"></script>'
+    assert site.mended(f"a{style}{script}b") == "ab"
+    page = f'a{style}{script}<div class="docutils sd-card">b</div>'
+    assert site.mended(page) == page
+
+
 def test_its_first_paragraph_describes_it():
     assert '<meta name="description" content="Where is the bird &amp; what is &quot;it&quot;?" />' in site.mended(PAGE)
 

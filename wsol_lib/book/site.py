@@ -32,6 +32,8 @@ REPLACED = (
     # equations without the menu of their settings, which is a third of the script
     (r"/mathjax/tex-chtml\.js", "/mathjax/startup.js"),
 )
+#: Cards and tabs, which a page may use.
+DESIGN = r"\s*<(?:link|script)[^>]*/(?:sphinx-design\.min\.css|design-tabs\.js)[^>]*>(?:</script>)?"
 #: Sign, digits with thousands, decimals, unit; and the same with an interval behind it.
 NUMBER = re.compile(r"([+\-−±]?)(\d[\d,]*)(\.\d+)?(\s?%|)")
 INTERVAL = re.compile(r"([+\-−]?)(\d[\d,]*)(\.\d+)?(.*\(.* to .*\))")
@@ -59,6 +61,8 @@ def mended(page: str) -> str:
     """A page of HTML, mended."""
     for pattern, new in REPLACED:
         page = re.sub(pattern, new, page, flags=re.DOTALL)
+    if not re.search(r'class="[^"]*\bsd-', page):
+        page = re.sub(DESIGN, "", page)
     page = re.sub(r"<table\b.*?</table>", lambda found: aligned(found[0]), page, flags=re.DOTALL)
     if '<meta name="description"' not in page and (first := re.search(r"</h1>\s*<p>(.*?)</p>", page, re.DOTALL)):
         words = " ".join(html.unescape(re.sub(r"<[^>]+>", "", first[1])).split())
