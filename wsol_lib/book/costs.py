@@ -140,8 +140,18 @@ def _counted(name: str, settings: str) -> Counts:
     return Counts(found, sum(parameter.numel() for parameter in network.parameters()), side)
 
 
+_LOOKS: dict[tuple, Look] = {}  # by the layers that a backbone is made of, which of them learn, and the side
+
+
 def look_of(backbone: Backbone, side: int) -> Look:
-    """One image of this side in pixels through a backbone on the device "meta"."""
+    """One image of this side in pixels through a backbone on the device "meta"; of the same layers it is counted once."""
+    key = repr(backbone), tuple(parameter.requires_grad for parameter in backbone.parameters()), side
+    if key not in _LOOKS:
+        _LOOKS[key] = _look(backbone, side)
+    return _LOOKS[key]
+
+
+def _look(backbone: Backbone, side: int) -> Look:
     flops, widest, kept = [0.0], [0], {}
 
     def count_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
