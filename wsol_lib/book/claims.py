@@ -83,7 +83,8 @@ class Claim:
         smaller: one line, in what the measurement falls short of the paper's setting: it may confirm the claim, but does not
             contradict it
         general: one line, why it contradicts it all the same: the paper says it of every setting, what falls short falls short
-            for both sides alike, and the favoured side has nothing to learn that the other has not; never of a printed number
+            for both sides alike, and the favoured side has nothing more to learn than the other and learns no more slowly;
+            never of a printed number
         reason: one line, why our records contradict it, as far as a chapter has measured that
     """
 
