@@ -203,13 +203,6 @@ def test_some_photographs_beside_the_truth(boxed):
     assert matplotlib.colors.to_hex(prediction.get_edgecolor()) == plots.COLOURS["prediction"].lower()
 
 
-def test_a_caption_stands_under_the_figure():
-    figure = plots.gallery(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), columns=2)
-    plots.caption(figure, "two black squares of four pixels " * 3)
-    assert figure.get_supxlabel().replace("\n", " ") == ("two black squares of four pixels " * 3).strip()
-    assert "\n" in figure.get_supxlabel()
-
-
 def test_a_page_in_a_page_needs_no_file(tmp_path):
     (tmp_path / "sheet.html").write_text('<p title="a & b">τ</p>', encoding="utf-8")
     frame = plots.embedded(tmp_path / "sheet.html", height=100, title="a & b").data

@@ -13,7 +13,6 @@ import io
 import itertools
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -229,11 +228,6 @@ def boxed_photographs(
 def _corners(box: Sequence[float]) -> Tensor:
     x, y, width, height = box
     return torch.tensor([[x, y, x + width, y + height]])
-
-
-def caption(figure: Figure, text: str) -> None:
-    """A sentence under the figure: what is shown, of how many, in which unit."""
-    figure.supxlabel(textwrap.fill(text, int(12 * figure.get_figwidth())), fontsize="small", color="#444444")
 
 
 def embedded(path: str | Path, height: int = 420, title: str = "") -> HTML:
