@@ -23,7 +23,7 @@ class Photographs:
 @pytest.fixture(autouse=True)
 def one_record(monkeypatch):
     boxes = torch.zeros(2, eight.IMAGES, 4)
-    boxes[0, PLACES] = torch.tensor([10.0, 20, 30, 50])
+    boxes[0, PLACES] = torch.tensor([[10.0 + k, 20, 30, 50] for k in range(8)])
     hits = np.zeros((2, eight.IMAGES), bool)
     hits[0, PLACES[1]] = hits[1] = True
     monkeypatch.setattr(records, "load_record", lambda name: {"dataset": name.split("-")[0], "n": eight.IMAGES})
@@ -51,7 +51,7 @@ def test_photographs_with_the_true_box_and_that_of_the_first_seed(monkeypatch):
     assert axes[3].images[0].get_array().max() == 3
     assert drawn(axes[2]) == {
         plots.COLOURS["ground truth"]: (-0.5, -0.5, PLACES[2] % 7 + 1, 9),
-        plots.COLOURS["prediction"]: (9.5, 19.5, 20, 30),
+        plots.COLOURS["prediction"]: (11.5, 19.5, 18, 30),
     }
 
 
