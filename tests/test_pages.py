@@ -27,7 +27,7 @@ each_page = pytest.mark.parametrize("page", PAGES)
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: make test installs it")
     with playwright.sync_playwright() as running:
@@ -53,7 +53,7 @@ def opened(browser, page, viewport=WIDE, mode="light", **options):
     return tab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seen(browser):
     """page -> what a wide window in light and dark and a phone show of it."""
 

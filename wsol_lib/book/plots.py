@@ -234,12 +234,13 @@ def embedded(path: str | Path, height: int = 420, title: str = "") -> HTML:
     """A page of HTML in a frame of this page, ``height`` pixels high, which needs the file no longer.
 
     Args:
-        title: what it shows, for those who cannot see it; the file's name if there is none
+        title: what it shows, as a caption and for those who cannot see it; the file's name if there is none
     """
     page = html.escape(Path(path).read_text(encoding="utf-8"))
     frame = f"width: 100%; height: {height}px; border: 1px solid #ccc"
     name = html.escape(title or Path(path).name)
-    return HTML(f'<div><iframe title="{name}" srcdoc="{page}" style="{frame}"></iframe></div>')
+    inside = f'<iframe title="{name}" srcdoc="{page}" style="{frame}"></iframe><figcaption>{name}</figcaption>'
+    return HTML(f"<figure>{inside}</figure>")
 
 
 def box_legend(figure: Figure, meanings: Iterable[str]) -> None:
