@@ -207,6 +207,33 @@ def test_the_side_of_a_box_is_the_root_of_its_area_in_pixels():
     assert (found.value, found.verdict) == (6.0, "reproduced")
 
 
+def test_what_a_localizer_is_sure_of_is_right_more_often():
+    """Of 400 boxes 200 are right; the first 100 have the score 1, the next 200 one half, the others 0."""
+    scores = np.repeat([255, 128, 128, 0], 100)[None].repeat(3, axis=0)
+    made = experiment([0.5] * 3, scores=scores)
+
+    def asked(measure, confirmed="above 0"):
+        place = {"experiment": "own", "measure": measure}
+        return decide(Claim(**{**ENTRY, "measured": [place], "confirmed": confirmed}), {("experiment", "own"): made})
+
+    assert asked("sure").evidence[0].value == pytest.approx(1.0 - 0.5)
+    assert asked("surer_half").evidence[0].value == pytest.approx(1.0 - 100 / 300)  # none of the ties is sure
+    assert asked("score").evidence[0].value == pytest.approx(0.5, abs=2e-3) and not asked("score").evidence[0].floor
+    assert asked("sure").verdict == asked("surer_half").verdict == "reproduced"
+    assert asked("sure", "above 0.9").verdict == "contradicted"
+    made["kept"]["scores"] = np.full((3, 400), 200)  # none above 0.9, and nobody above the median
+    assert asked("sure").evidence[0].value == asked("surer_half").evidence[0].value == 0
+    assert asked("sure").verdict == "not at this scale"
+
+
+def test_an_image_weighs_by_how_far_it_moves_a_share():
+    """The spread of a share is that of the chosen images alone."""
+    hits = np.array([[1, 0, 1, 1, 0, 0, 0, 0.0]])
+    own = evidence._share_of(hits, np.arange(8)[None] < 4)
+    assert own.mean() == 0.75 and own[0, 4:].tolist() == [0.75] * 4
+    assert own[0, :4].tolist() == [0.75 + 2 * (hit - 0.75) for hit in hits[0, :4]]
+
+
 def test_boxes_are_judged_with_the_classes_of_another():
     """PSOL's Table 4: the classifier is right for the first half of the images, the boxes for the first 60 and 40 %."""
     ranks = np.repeat([[0, 1]], 200, axis=1).repeat(3, axis=0)

@@ -118,6 +118,18 @@ def test_every_split_can_be_limited_per_class(table):
     assert one.images_seen() == 3 * 24
 
 
+def test_some_classes_alone_are_taken_and_keep_their_numbers(table):
+    text = entry(**{"train-weaksup": {"n_images": 48, "image_size": 32, "classes": [1, 12, 2]}, "epochs": 3})
+    text["birds"]["test"] = {"n_images": 36, "image_size": 32, "classes": [0, 2], "limit_per_class": 2}
+    one = load(table, text=text)["birds-one"]
+    assert one.load("train-weaksup").images_per_class.tolist() == [0, 4] * 6
+    assert one.load("test").images_per_class.tolist() == [2, 2] + 10 * [0]
+    assert one.images_seen() == 3 * 24 and one.size("test") == 4
+    text["birds"]["test"]["classes"] = "even"
+    with pytest.raises(ValueError, match=r"expected \[start, stop\] or .*, as classes, found 'even': correct it"):
+        load(table, text=text)["birds-one"].load("test")
+
+
 def test_images_seen_without_painting_any(table):
     assert load(table)["birds-cam"].images_seen() == 72
     assert load(table)["birds-centre"].images_seen() == 0  # it learns nothing

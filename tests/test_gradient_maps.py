@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torchcam.methods as torchcam
 from pytorch_grad_cam import GradCAM as TheirGradCAM
@@ -11,9 +12,19 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.nn import functional as F
 
+from wsol_lib import localizers
 from wsol_lib.boxes import normalize_score_maps
 from wsol_lib.cam import CAM, localize, resize_maps
-from wsol_lib.gradient_maps import GradCAM, GradCAMPlusPlus, LayerCAM, grad_cam, grad_cam_plus_plus, layer_cam
+from wsol_lib.data import load_dataset
+from wsol_lib.gradient_maps import (
+    FusedLayerCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    LayerCAM,
+    grad_cam,
+    grad_cam_plus_plus,
+    layer_cam,
+)
 from wsol_lib.models import Backbone, create_backbone
 
 METHODS = [GradCAM, GradCAMPlusPlus, LayerCAM]
@@ -164,3 +175,43 @@ def test_a_layer_that_is_not_there(backbone):
 def test_classes_that_do_not_fit(fully_connected, inputs, classes):
     with pytest.raises(ValueError, match=r"expected one class in 0 ... 4 for each of 3 images, found \[0, 1"):
         LayerCAM(fully_connected).score_maps(inputs, torch.tensor(classes))
+
+
+def test_all_stages_of_layer_cam_are_joined_by_their_highest_share(backbone, inputs):
+    model = FusedLayerCAM(backbone)
+    assert model.layers == [group[-1].name for group in backbone.stages()] and len(model.layers) == 5
+    maps, logits = model.score_maps(inputs, CLASSES)
+    shares = []
+    for i, layer in enumerate(model.layers):
+        own = LayerCAM(backbone, layer=layer).score_maps(inputs, CLASSES)[0]
+        own = own / own.amax(dim=(1, 2), keepdim=True)
+        shares.append(resize_maps((2 * own).tanh() if i < 3 else own, (48, 48)))
+    torch.testing.assert_close(maps, torch.stack(shares).amax(dim=0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(logits, backbone(inputs).detach())
+    assert not any(module._forward_hooks for module in backbone.modules()) and not maps.requires_grad
+
+
+def test_a_stage_is_seen_before_the_next_one_works_on_it_in_place(inputs):
+    torch.manual_seed(0)
+    trunk = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Tanh()
+    )
+    small = Backbone(trunk, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), 4).eval()
+    model = FusedLayerCAM(small)
+    model.layers = ["0", "2"]  # convolutions, each followed by a ReLU in place
+    model.layer = "0"
+    maps, _ = model.score_maps(inputs, torch.tensor([0, 1, 2]))
+    own = [LayerCAM(small, layer=name).score_maps(inputs, torch.tensor([0, 1, 2]))[0] for name in model.layers]
+    shares = [resize_maps(one / one.amax(dim=(1, 2), keepdim=True), (48, 48)) for one in own]
+    torch.testing.assert_close(maps, torch.maximum(*shares), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path, network", [("GradCAMLocalizer", GradCAM), ("LayerCAMLocalizer", FusedLayerCAM)])
+def test_gradient_maps_are_localizers_by_their_paths(path, network):
+    birds = load_dataset("synthbirds", "train-fullsup", n_images=12, image_size=32)
+    with tiny.registered():
+        own = localizers.fit(f"wsol_lib.gradient_maps:{path}", birds, birds, **tiny.settings(path, epochs=0))
+    assert type(own.network) is network and own.tau is not None
+    maps = own.score_maps(birds.images([0, 1]), birds.labels[:2])
+    by_hand, _ = localize(own.network, birds.images([0, 1]), birds.labels[:2])
+    torch.testing.assert_close(maps, normalize_score_maps(by_hand))

@@ -7,11 +7,14 @@ GAP head, and no training of their own.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsol_lib.cam import Classifier
+from wsol_lib.cam import Classifier, resize_maps
+from wsol_lib.localizer import Localizer
 from wsol_lib.models import Backbone
 
 
@@ -84,6 +87,11 @@ class GradCAM(Classifier):
         """As that of :class:`wsol_lib.cam.CAM`; works under ``torch.no_grad``, though not under
         ``torch.inference_mode``, and leaves no gradients behind."""
         features, logits = self._features_and_logits(inputs)
+        (gradients,) = torch.autograd.grad(logits, features, self._root(logits, classes))
+        return self.weigh(features.detach(), gradients), logits.detach()
+
+    def _root(self, logits: Tensor, classes: Tensor | None) -> Tensor:
+        """What the backward pass starts with, (N, K): one at the class of each image."""
         chosen = logits.argmax(dim=1) if classes is None else classes
         if chosen.shape != logits.shape[:1] or ((chosen < 0) | (chosen >= logits.shape[1])).any():
             raise ValueError(
@@ -91,9 +99,7 @@ class GradCAM(Classifier):
                 f"{chosen.tolist()}: the labels and the classifier do not belong together"
             )
         # in eval mode no image's logit depends on another image, so one backward pass gives the gradients of all
-        root = F.one_hot(chosen, logits.shape[1]).to(logits)
-        (gradients,) = torch.autograd.grad(logits, features, root)
-        return self.weigh(features.detach(), gradients), logits.detach()
+        return F.one_hot(chosen, logits.shape[1]).to(logits)
 
     def _features_and_logits(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The output of the layer, (N, C, h, w), as a leaf of the graph whose root are the logits (N, K)."""
@@ -123,3 +129,53 @@ class LayerCAM(GradCAM):
     """A classifier whose map is LayerCAM's; arguments as those of :class:`GradCAM`. Made for earlier layers as well."""
 
     weigh = staticmethod(layer_cam)
+
+
+class FusedLayerCAM(GradCAM):
+    """LayerCAM of all stages of a trunk: at each place the highest of their maps, each a share of its maximum.
+
+    The maps of all but the two deepest stages, whose values are small, are first lifted by tanh(gamma M / max M), as the paper
+    does with the first three of VGG16's five.
+
+    Args:
+        backbone: with any head
+        gamma: how much the shallow maps are lifted; the paper's is 2
+    """
+
+    def __init__(self, backbone: Backbone, *, gamma: float = 2.0):
+        self.layers = [group[-1].name for group in backbone.stages()]
+        super().__init__(backbone, layer=self.layers[0])
+        self.gamma = gamma
+
+    def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As that of :class:`GradCAM`, of as many cells as the shallowest map has."""
+        found = []
+
+        def keep(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
+            found.append(output)
+            return output.clone()  # what comes next may work in place
+
+        with ExitStack() as hooks:
+            for name in self.layers[1:]:
+                hooks.callback(self.backbone.trunk.get_submodule(name).register_forward_hook(keep).remove)
+            first, logits = self._features_and_logits(inputs)
+        features = [first, *found]
+        gradients = torch.autograd.grad(logits, features, self._root(logits, classes))
+        maps = [
+            layer_cam(own.detach().float(), own_gradients.float()) for own, own_gradients in zip(features, gradients)
+        ]
+        shares = [own / own.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(own.dtype).tiny) for own in maps]
+        shares = [(self.gamma * own).tanh() for own in shares[:-2]] + shares[-2:]
+        return torch.stack([resize_maps(own, maps[0].shape[-2:]) for own in shares]).amax(dim=0), logits.detach()
+
+
+class GradCAMLocalizer(Localizer):
+    """Grad-CAM as a localizer, "wsol_lib.gradient_maps:GradCAMLocalizer"."""
+
+    network_class = GradCAM
+
+
+class LayerCAMLocalizer(Localizer):
+    """LayerCAM of all stages as a localizer, "wsol_lib.gradient_maps:LayerCAMLocalizer"."""
+
+    network_class = FusedLayerCAM

@@ -30,7 +30,7 @@ import wsol_lib
 from wsol_lib import localizers
 from wsol_lib.book import results
 from wsol_lib.book.profiles import PROFILES, get_profile
-from wsol_lib.data import DATASETS, SPLITS, LocalizationDataset, limited_per_class, load_dataset
+from wsol_lib.data import DATASETS, SPLITS, LocalizationDataset, Subset, limited_per_class, load_dataset
 
 FILE = "experiments.yaml"
 #: Keys that do not change what is measured.
@@ -50,7 +50,8 @@ class Experiment:
         profile: for which it was resolved
         localizer: one of ``wsol_lib.localizers.NAMES``, or "package.module:Class"
         dataset: as in :func:`wsol_lib.data.load_dataset`
-        options: split -> options of that split, as there; ``limit_per_class`` and ``limit_seed`` go with every split
+        options: split -> options of that split, as there; ``limit_per_class``, ``limit_seed`` and ``classes`` go with
+            every split
         backbone, pretrained, input_size, epochs, batch_size, hyperparameters: as in ``wsol_lib.localizers.fit``; None are
             the published settings
         seeds: one training each
@@ -111,7 +112,7 @@ class Experiment:
     def size(self, split: str, root: str | Path | None = None) -> int | None:
         """How many images a split has; None where it cannot be read. Birds are not painted to find out."""
         options = self.options.get(split, {})
-        if "n_images" in options and "limit_per_class" not in options:
+        if "n_images" in options and not {"limit_per_class", "classes"} & set(options):
             return options["n_images"]
         try:
             return len(self.load(split, root))
@@ -153,8 +154,22 @@ class Experiment:
 def _loaded(name: str, split: str, root: str | None, options: str) -> LocalizationDataset:
     chosen = json.loads(options)
     limit, seed = chosen.pop("limit_per_class", None), chosen.pop("limit_seed", 0)
+    classes = chosen.pop("classes", None)
     dataset = load_dataset(name, chosen.pop("split", split), root, **chosen)
+    if classes is not None:
+        some = _classes(classes)
+        dataset = Subset(dataset, [i for i, label in enumerate(dataset.labels.tolist()) if label in some])
     return dataset if limit is None else limited_per_class(dataset, limit, seed)
+
+
+def _classes(limits: Any) -> range:
+    """[start, stop] or [start, stop, step] -> those classes."""
+    try:
+        return range(*limits)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"expected [start, stop] or [start, stop, step], whole numbers, as classes, found {limits!r}: correct it"
+        ) from None
 
 
 def digest_of(content: Any) -> str:

@@ -34,7 +34,9 @@ ANNOTATIONS = "01-task-and-data"
 LEMMA = "lemma 3.1, random worlds that disagree"
 
 #: What an experiment's kept predictions are asked for, (seeds, N) each. ``choosing_tau`` is how many more images are right at the
-#: chosen threshold than at the fixed one, ``box_side`` the root of a box's area in pixels of the image.
+#: chosen threshold than at the fixed one, ``box_side`` the root of a box's area in pixels of the image, ``score`` the
+#: localizer's; ``surer_half`` is how much more often boxes are right whose score is above the median than the others,
+#: ``sure`` those whose score is above 0.9 than all.
 MEASURES = {
     "gt_known_loc": lambda kept: _at(kept["hits"], 0.5),
     "gt_known_loc_iou_0.3": lambda kept: _at(kept["hits"], 0.3),
@@ -47,11 +49,14 @@ MEASURES = {
     "mean_over_ious": lambda kept: kept["hits"].mean(axis=0),
     "box_side": lambda kept: _side(kept["boxes"]),
     "box_side_tau_0.2": lambda kept: _side(kept["fixed_boxes"]),
+    "score": lambda kept: kept["scores"] / 255,
+    "surer_half": lambda kept: _surer_half(_at(kept["hits"], 0.5), kept["scores"]),
+    "sure": lambda kept: _sure(_at(kept["hits"], 0.5), kept["scores"] / 255),
 }
 #: What the record has of each training, and not of each image.
 OF_SEEDS = ("best_tau",)
 #: What does not ask where a box is, so that no floor is asked of the boxes either.
-NOT_OF_BOXES = ("top1_cls",)
+NOT_OF_BOXES = ("top1_cls", "score")
 
 #: (chapter, profile) -> name of a record -> the record; ("experiment", name) -> record, kept, ids; ("computed", name) -> value
 Records = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -107,7 +112,7 @@ def recorded(places: Iterable[Mapping]) -> dict[tuple[str, str], dict[str, Any]]
         if (experiment_records.folder() / f"{name}.json").exists():
             record, predicted, scored, facts = experiment_records.load_all(name)
             if record["profile"] in COUNTED:
-                boxes = {kind: predicted[kind] for kind in ("boxes", "fixed_boxes") if kind in predicted}
+                boxes = {kind: predicted[kind] for kind in ("boxes", "fixed_boxes", "scores") if kind in predicted}
                 found["experiment", name] = {"record": record, "kept": scored | boxes, "ids": facts["image_ids"]}
     for name in sorted({place["computed"] for place in places if "computed" in place}):
         found["computed", name] = {"value": computed(name)}
@@ -217,6 +222,28 @@ def _side(boxes: np.ndarray) -> np.ndarray:
     """(seeds, N, 4) in sixteenths of a pixel -> root of the area, (seeds, N) in pixels."""
     sides = (boxes[..., 2:] - boxes[..., :2]) / experiment_records.STEPS
     return np.sqrt(sides.prod(axis=-1))
+
+
+def _surer_half(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Hits and scores (seeds, N) -> (seeds, N) whose mean is the difference of two shares; ties at the median are unsure."""
+    surer = scores > np.median(scores, axis=1, keepdims=True)
+    return _share_of(hits, surer) - _share_of(hits, ~surer)
+
+
+def _sure(hits: np.ndarray, scores: np.ndarray, tau: float = 0.9) -> np.ndarray:
+    """As :func:`_surer_half`, of those above tau and all."""
+    return _share_of(hits, scores > tau) - hits
+
+
+def _share_of(hits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(seeds, N) whose mean is the share of hits among the chosen; an image weighs in by how far it moves that share.
+
+    Where none is chosen it is the share among all.
+    """
+    chosen = np.where(chosen.any(axis=1, keepdims=True), chosen, True)
+    number = chosen.sum(axis=1, keepdims=True)
+    share = (hits * chosen).sum(axis=1, keepdims=True) / number
+    return share + chosen * (hits - share) * hits.shape[1] / number
 
 
 def _beats(found: Mapping, measure: str) -> bool:

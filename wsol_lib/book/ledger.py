@@ -139,7 +139,7 @@ def draw_decided(ax: Axes, decisions: Iterable[Decision], kind: str) -> list[Dec
             own = [e for e in decision.evidence if e.kind == kind and e.verdict == decision.verdict]
             weakest = max(own, key=lambda e: e.p or 0.0)
             compared = " minus " in weakest.name or weakest.name.endswith("choosing_tau")
-            if compared and not any(measure in weakest.name for measure in ("box_side", *OF_SEEDS)):
+            if compared and not any(measure in weakest.name for measure in ("box_side", ", score", *OF_SEEDS)):
                 chosen[decision.claim.id] = decision, weakest
     ordered = sorted(chosen.values(), key=lambda pair: pair[1].value)
     for y, (decision, own) in enumerate(ordered):
