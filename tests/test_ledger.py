@@ -219,15 +219,17 @@ def test_what_decided_is_drawn_by_its_least_sure_difference():
         decision("reproduced", sure, less),
         decision("contradicted", evidence("photos-c minus photos-d, top1_cls", "contradicted"), id="psol-another"),
         decision("reproduced", evidence("photos-e minus photos-f, box_side"), id="psol-sides"),
+        decision("reproduced", evidence("photos-e minus photos-f, score"), id="psol-scores"),
+        decision("reproduced", evidence("photos-g, surer_half"), id="psol-surer"),
         decision("reproduced", evidence("photos-e"), id="psol-a-share"),
         decision("reproduced", evidence(kind=KINDS[1]), id="psol-birds"),
         decision("not at this scale", evidence(), id="psol-undecided"),
     ]
     _, ax = plt.subplots()
     drawn = ledger.draw_decided(ax, made, KINDS[0])
-    assert {d.claim.id for d in drawn} == {"psol-a-claim", "psol-another"}
-    assert {text.get_text() for text in ax.get_yticklabels()} == {"✔ a − b", "✘ c − d, top1 cls"}
-    assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [10.0]
+    assert {d.claim.id for d in drawn} == {"psol-a-claim", "psol-another", "psol-surer"}
+    assert {text.get_text() for text in ax.get_yticklabels()} == {"✔ a − b", "✘ c − d, top1 cls", "✔ g, surer half"}
+    assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [10.0, 10.0]
     plt.close("all")
 
 

@@ -138,7 +138,7 @@ def draw_decided(ax: Axes, decisions: Iterable[Decision], kind: str) -> list[Dec
         if decision.verdict in DECIDED and decision.kind == kind:
             own = [e for e in decision.evidence if e.kind == kind and e.verdict == decision.verdict]
             weakest = max(own, key=lambda e: e.p or 0.0)
-            compared = " minus " in weakest.name or weakest.name.endswith("choosing_tau")
+            compared = " minus " in weakest.name or weakest.name.endswith((", choosing_tau", ", sure", ", surer_half"))
             if compared and not any(measure in weakest.name for measure in ("box_side", ", score", *OF_SEEDS)):
                 chosen[decision.claim.id] = decision, weakest
     ordered = sorted(chosen.values(), key=lambda pair: pair[1].value)
@@ -154,7 +154,7 @@ def draw_decided(ax: Axes, decisions: Iterable[Decision], kind: str) -> list[Dec
 
 
 def _short(name: str) -> str:
-    return re.sub(r"\b(photos|birds)-", "", name).replace(" minus ", " − ").replace("_", " ")
+    return re.sub(r"\b(photos|birds|worlds)-", "", name).replace(" minus ", " − ").replace("_", " ")
 
 
 def corrected(decisions: Iterable[Decision]) -> Markdown:
