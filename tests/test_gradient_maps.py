@@ -191,21 +191,6 @@ def test_all_stages_of_layer_cam_are_joined_by_their_highest_share(backbone, inp
     assert not any(module._forward_hooks for module in backbone.modules()) and not maps.requires_grad
 
 
-def test_a_stage_is_seen_before_the_next_one_works_on_it_in_place(inputs):
-    torch.manual_seed(0)
-    trunk = nn.Sequential(
-        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Tanh()
-    )
-    small = Backbone(trunk, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)), 4).eval()
-    model = FusedLayerCAM(small)
-    model.layers = ["0", "2"]  # convolutions, each followed by a ReLU in place
-    model.layer = "0"
-    maps, _ = model.score_maps(inputs, torch.tensor([0, 1, 2]))
-    own = [LayerCAM(small, layer=name).score_maps(inputs, torch.tensor([0, 1, 2]))[0] for name in model.layers]
-    shares = [resize_maps(one / one.amax(dim=(1, 2), keepdim=True), (48, 48)) for one in own]
-    torch.testing.assert_close(maps, torch.maximum(*shares), atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("path, network", [("GradCAMLocalizer", GradCAM), ("LayerCAMLocalizer", FusedLayerCAM)])
 def test_gradient_maps_are_localizers_by_their_paths(path, network):
     birds = load_dataset("synthbirds", "train-fullsup", n_images=12, image_size=32)

@@ -150,14 +150,12 @@ class FusedLayerCAM(GradCAM):
     def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As that of :class:`GradCAM`, of as many cells as the shallowest map has."""
         found = []
-
-        def keep(module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-            found.append(output)
-            return output.clone()  # what comes next may work in place
-
         with ExitStack() as hooks:
             for name in self.layers[1:]:
-                hooks.callback(self.backbone.trunk.get_submodule(name).register_forward_hook(keep).remove)
+                handle = self.backbone.trunk.get_submodule(name).register_forward_hook(
+                    lambda *call: found.append(call[-1])
+                )
+                hooks.callback(handle.remove)
             first, logits = self._features_and_logits(inputs)
         features = [first, *found]
         gradients = torch.autograd.grad(logits, features, self._root(logits, classes))
