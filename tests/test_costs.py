@@ -147,6 +147,8 @@ def test_psol_pays_for_its_teacher(counted):
     cost = costs.of_settings("psol", "cub", settings("psol"), GPU, train=10, test=6)
     assert cost.fit == pytest.approx(3 * 10 * 2.0 + alone.fit + alone.predict)
     assert cost.predict == pytest.approx(6 * (20 / 100 + 1 / 4))  # no map
+    shared = costs.of_settings("psol", "cub", settings("psol"), GPU, train=10, test=6, processes=5)
+    assert (shared.fit, shared.predict) == (pytest.approx(cost.fit / 5), cost.predict)
 
 
 def test_photographs_of_predict(counted):

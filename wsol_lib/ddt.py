@@ -25,6 +25,7 @@ from wsol_lib.data import LocalizationDataset
 from wsol_lib.data.transforms import stack_images
 from wsol_lib.localizer import Localizer, Predictions, Stage, mean_inside
 from wsol_lib.models import Backbone, Network, eval_mode
+from wsol_lib.processes import gathered, share
 
 ORDERS = ("resize-first", "threshold-first")
 BLOCK = 1024  # positions that are computed with at once
@@ -477,7 +478,8 @@ class Components(Network):
     def fit(self, dataset: LocalizationDataset, *, class_wise: bool, input_size: int, batch_size: int) -> None:
         """Find the components in one pass over a data set.
 
-        Classes of one image, and those whose features are the same everywhere, get the component of all images.
+        Classes of one image, and those whose features are the same everywhere, get the component of all images. Of several
+        processes each looks at its share: at some of the classes, or of the batches.
 
         Args:
             dataset: its labels are looked at with ``class_wise`` only
@@ -489,17 +491,22 @@ class Components(Network):
         """
         _require_two(list(range(len(dataset))))
         options = {"layer": self.layer, "input_size": input_size, "batch_size": batch_size}
-        whole, own = DDT(), {}
-        for label in dataset.labels.unique().tolist() if class_wise else [None]:
-            members = _members(dataset, label)
+        part, own = DDT(), {}
+        labels = dataset.labels.unique().tolist() if class_wise else [None]
+        for label in [labels[i] for i in share(len(labels), 1)] if class_wise else labels:
+            members = _members(dataset, label) if class_wise else share(len(dataset), batch_size)
             ddt = _fit(self.backbone, dataset, members, options)
-            whole.merge(ddt)
+            part.merge(ddt)
             if label is not None and len(members) > 1:
                 with suppress(ValueError):  # features that are the same everywhere
                     own[label] = ddt.component_, ddt.mean_
+        whole, components = DDT(), {}
+        for seen, found in gathered((part, own)):
+            whole.merge(seen)
+            components |= found
         everywhere = whole.component_, whole.mean_
         for row in range(len(self.directions)):
-            direction, mean = own.get(row, everywhere)
+            direction, mean = components.get(row, everywhere)
             self.directions[row], self.means[row] = direction, direction.dot(mean)
 
     def score_maps(self, inputs: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:

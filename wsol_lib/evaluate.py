@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from wsol_lib import processes
 from wsol_lib.boxes import localized, normalize_score_maps
 from wsol_lib.commands.arguments import pairs
 from wsol_lib.data import SPLITS, LocalizationDataset, coco, load_dataset, scaled_boxes, scaled_masks
@@ -71,9 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    state = processes.begin()
     dataset = load_dataset(args.dataset, args.split, root=args.root, **pairs(args.option))
     if args.boxes is not None:
-        print(box_table(args.boxes, dataset))
+        if state.is_main_process:
+            print(box_table(args.boxes, dataset))
         return 0
     paths = find_score_maps(args.scoremaps, dataset)
     metrics = {
@@ -85,8 +88,11 @@ def run(args: argparse.Namespace) -> int:
     if "BoxAcc" in args.metric:
         metrics["BoxAcc", "tau = 0.2 max"] = BoxAcc()
     pxap = PxAP() if "PxAP" in args.metric else None
-    with tqdm(total=len(paths), unit="map", desc=f"{args.dataset} {args.split}") as progress:
-        for indices, score_maps in batches(paths, args.normalize):
+    own = processes.share(len(paths), BATCH)
+    bar = {"unit": "map", "desc": f"{args.dataset} {args.split}", "disable": not state.is_main_process}
+    with tqdm(total=len(own), **bar) as progress:
+        for places, score_maps in batches([paths[i] for i in own], args.normalize):
+            indices = [own[place] for place in places]
             if metrics:
                 boxes = [scaled_boxes(dataset, i, score_maps.shape[-2:]) for i in indices]
             for metric in metrics.values():
@@ -94,10 +100,14 @@ def run(args: argparse.Namespace) -> int:
             if pxap is not None:
                 pxap.update(score_maps, *scaled_masks(dataset, indices, score_maps.shape[-2:]))
             progress.update(len(indices))
+    for metric in [*metrics.values(), pxap] if state.num_processes > 1 else ():
+        if metric is not None:
+            metric.to(state.device)  # where the counts of all are added up
     rows = [(*names, f"{100 * metric.compute():.2f} %", taus(metric)) for names, metric in metrics.items()]
     if pxap is not None:
         rows.append(("PxAP", "paper", f"{100 * pxap.compute():.2f} %", "all"))
-    print(table([("metric", "protocol", "value", "best tau"), *rows]))
+    if state.is_main_process:
+        print(table([("metric", "protocol", "value", "best tau"), *rows]))
     return 0
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import v2
@@ -23,10 +24,11 @@ from tqdm import tqdm
 
 from wsol_lib import localizers, pseudo_boxes
 from wsol_lib.cam import Classifier, cross_entropy
-from wsol_lib.data import LocalizationDataset, Sample
+from wsol_lib.data import LocalizationDataset, Sample, Subset
 from wsol_lib.data.transforms import INTERPOLATION, resized_side, square
 from wsol_lib.localizer import BATCH, Localizer, Predictions, Stage, class_probability
 from wsol_lib.models import Backbone, BoxRegressor, Network, eval_mode, flat_head
+from wsol_lib.processes import gathered, share
 from wsol_lib.pseudo_boxes import are_good
 from wsol_lib.train import labels
 
@@ -374,7 +376,7 @@ class PSOL(Localizer):
         own["input_size"] = self.input_size * (2 if teacher == "ddt" else 1)
         own |= self.settings["teacher_settings"]
         folder = None if stage.folder is None else stage.folder / "teacher"
-        boxes, _ = localizers.fit(teacher, dataset, boxed, checkpoint=folder, **own).predict_dataset(dataset)
+        boxes = _answers(localizers.fit(teacher, dataset, boxed, checkpoint=folder, **own), dataset)
         if kept is not None:
             pseudo_boxes.save(kept, boxes, dataset, {"teacher": teacher, **own}, keep_good=True)
         return boxes
@@ -409,3 +411,16 @@ class PSOL(Localizer):
         options = {"input_size": self.input_size, "batch_size": BATCH}
         boxes = predict_boxes(regressor, images, **options)
         return boxes, None if classifier is None else classify(classifier, images, **options)
+
+
+def _answers(teacher: Localizer, dataset: LocalizationDataset) -> Tensor:
+    """The teacher's boxes (N, 4) for the labels of a data set; of several processes each asks for its share."""
+    if PartialState().num_processes == 1:
+        return teacher.predict_dataset(dataset)[0]
+    own, boxes = share(len(dataset), BATCH), torch.zeros(len(dataset), 4)
+    part = Subset(dataset, own)
+    answers = teacher.predict_dataset(part)[0] if own else boxes[:0]
+    for places, found, sizes in gathered((own, answers, part.image_sizes)):
+        boxes[places] = found
+        dataset.image_sizes[places] = sizes  # which may be known only now
+    return boxes

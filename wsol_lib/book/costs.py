@@ -327,7 +327,7 @@ def of_settings(
         settings: all of the localizer's
         machine: where
         train, test: images
-        processes: of a training that several devices share; predictions, and what DDT looks at, stay with each of them
+        processes: of a training that several devices share, and what DDT looks at; predictions of the test stay with each
     """
     method = localizers.find(name)
     counts = count(name, settings)
@@ -350,11 +350,12 @@ def of_settings(
     asked = looks(method, settings)
     one_look = _one_look(method, counts, asked, machine, look_rate) + 1 / reads
     if issubclass(method, DDTLocalizer):
-        fit += train * one_look
+        fit += train * one_look / processes
     if issubclass(method, PSOL) and not issubclass(method, SLT | LCHPI):
         teacher, its_settings = _teacher(method, dataset, settings, counts.side)
         taught = of_settings(teacher, dataset, its_settings, machine, train, train, processes)
-        fit, memory, disk = fit + taught.seconds, max(memory, taught.memory), disk + taught.disk
+        fit += taught.fit + taught.predict / processes
+        memory, disk = max(memory, taught.memory), disk + taught.disk
     wide = max((counts.looks[path].widest for path in asked), default=0)
     memory = max(memory, BATCH * wide + FLOAT * counts.parameters)
     return Cost(flops, fit, test * one_look, waits, memory, disk)

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from tqdm import tqdm
 
 import wsol_lib
+from wsol_lib import processes
 from wsol_lib.boxes import scale_boxes
 from wsol_lib.commands import sheet
 from wsol_lib.commands.arguments import METHOD, add_settings, read_json
@@ -32,6 +34,7 @@ from wsol_lib.commands.reading import Square, in_batches, squares_ahead
 from wsol_lib.data import coco
 from wsol_lib.data.folder import OBJECT, SUFFIXES, image_files
 from wsol_lib.localizer import Localizer
+from wsol_lib.processes import gathered
 
 EXAMPLES = """examples:
   python -m wsol_lib predict --images photographs --out boxes.json            cam with ImageNet's 1000 classes, no training
@@ -78,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    state = processes.begin()
     if args.out.suffix != ".json":
         raise ValueError(
             f"expected --out with the ending .json, found {args.out}: the sheet has the same name with .html"
@@ -89,13 +93,21 @@ def run(args: argparse.Namespace) -> int:
     journal_path, fit_folder = args.out.with_suffix(".journal"), args.out.with_name(f".{args.out.name}.fit")
     if not args.force and (args.out.exists() or (args.out.with_suffix(".html").exists() and not journal_path.exists())):
         number = compare(args.out, plan.header, names)
-        journal_path.unlink(missing_ok=True)
-        shutil.rmtree(fit_folder, ignore_errors=True)
-        print(f"{args.out} is finished: {number:,} photographs; nothing was changed, --force makes it anew")
+        if state.is_main_process:
+            journal_path.unlink(missing_ok=True)
+            shutil.rmtree(fit_folder, ignore_errors=True)
+            print(f"{args.out} is finished: {number:,} photographs; nothing was changed, --force makes it anew")
+        return 0
+    if not state.is_main_process:
+        state.wait_for_everyone()
+        localizer = plan.make(fit_folder)
+        fill(None, localizer, names, args.images, plan.labels(localizer, names))
+        state.wait_for_everyone()
         return 0
     with Journal(journal_path, plan.header, names, args.images, args.force) as journal:
         if journal.is_new:
             shutil.rmtree(fit_folder, ignore_errors=True)
+        state.wait_for_everyone()
         try:
             localizer = plan.make(fit_folder)
         except (ValueError, FileNotFoundError):
@@ -103,10 +115,11 @@ def run(args: argparse.Namespace) -> int:
                 journal.remove()
                 shutil.rmtree(fit_folder, ignore_errors=True)
             raise
-        fill(journal, localizer, plan.labels(localizer, names))
+        fill(journal, localizer, names, args.images, plan.labels(localizer, names))
         summary = write(args.out, journal, localizer, plan.header, args.sheet)
         journal.remove()
     shutil.rmtree(fit_folder, ignore_errors=True)
+    state.wait_for_everyone()
     print(summary)
     return 0
 
@@ -150,20 +163,36 @@ def shard_of(names: list[str], shard: str, plan: Plan) -> list[str]:
 # -- predictions ---------------------------------------------------------------------------------------------------------
 
 
-def fill(journal: Journal, localizer: Localizer, labels: Sequence[int] | None) -> None:
-    """Predict what has no line yet, in batches that are the same whether a call was interrupted or not."""
-    batches = in_batches(range(len(journal.photographs)))
-    missing = [batch for batch in batches if not journal.has(batch[0], batch[-1] + 1)]
-    paths = ([journal.folder / journal.photographs[i] for i in batch] for batch in missing)
-    todo = sum(map(len, missing))
-    total = len(journal.photographs)
-    with tqdm(total=total, initial=total - todo, desc=localizer.name, unit="image") as bar:
-        for batch, squares in zip(missing, squares_ahead(paths, localizer.input_size)):
-            journal.add(batch[0], predict(localizer, squares, None if labels is None else [labels[i] for i in batch]))
-            for square in squares:
-                if square.error:
-                    bar.write(f"left out: {square.error}", file=sys.stderr)
-            bar.update(len(batch))
+def fill(
+    journal: Journal | None, localizer: Localizer, names: Sequence[str], folder: Path, labels: Sequence[int] | None
+) -> None:
+    """Predict what has no line yet, in batches that are the same whether a call was interrupted or not.
+
+    Of several processes each takes a batch in turn; the first has the journal, the others have None.
+    """
+    state, missing = PartialState(), []
+    if journal is not None:
+        batches = in_batches(range(len(names)))
+        missing = [batch for batch in batches if not journal.has(batch[0], batch[-1] + 1)]
+    missing = gathered(missing)[0]
+    own = missing[state.process_index :: state.num_processes]
+    squares = squares_ahead(([folder / names[i] for i in batch] for batch in own), localizer.input_size)
+    begun = len(names) - sum(map(len, missing))
+    shown = {"desc": localizer.name, "unit": "image", "disable": journal is None}
+    with tqdm(total=len(names), initial=begun, **shown) as bar:
+        for first in range(0, len(missing), state.num_processes):
+            turn, answer = missing[first : first + state.num_processes], None
+            if state.process_index < len(turn):
+                batch = turn[state.process_index]
+                answer = predict(localizer, next(squares), None if labels is None else [labels[i] for i in batch])
+            for batch, lines in zip(turn, gathered(answer)):
+                if journal is None:
+                    continue
+                journal.add(batch[0], lines)
+                for line in lines:
+                    if "error" in line:
+                        bar.write(f"left out: {line['error']}", file=sys.stderr)
+                bar.update(len(batch))
 
 
 def predict(localizer: Localizer, squares: Sequence[Square], labels: Sequence[int] | None) -> list[dict[str, Any]]:

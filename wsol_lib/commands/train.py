@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 
 import wsol_lib
+from wsol_lib import processes
 from wsol_lib.cache import atomic_path, one_at_a_time
 from wsol_lib.commands.arguments import (
     METHOD,
@@ -71,9 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.cuda.is_available():
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # without it each of several processes would train alone
-    main = Accelerator().is_main_process
+    main = processes.begin().is_main_process
     method, given = find(args.method), given_settings(args)
     settings = method.settings_for(args.method, args.dataset, given)
     options = pairs(args.option)
