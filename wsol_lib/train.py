@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from wsol_lib.cache import atomic_path
 from wsol_lib.data import Sample
+from wsol_lib.data.on_device import on_device
 from wsol_lib.models import Backbone
 
 SCHEDULES = ("one-cycle", "constant", "step")
@@ -162,7 +163,8 @@ class _Batches(Dataset):
     ):
         self.dataset, self.targets, self.batch_size, self.seed = dataset, targets, batch_size, seed
         self.process, self.processes = accelerator.process_index, accelerator.num_processes
-        self.pin = accelerator.device.type == "cuda"
+        self.on_device = on_device(dataset, accelerator.device) if targets is labels else None
+        self.pin = accelerator.device.type == "cuda" and self.on_device is None
         self.steps = -(-len(dataset) // (batch_size * self.processes))  # an epoch
         self.epochs = epochs
         self._order: tuple[int, Tensor | None] = (-1, None)
@@ -178,6 +180,8 @@ class _Batches(Dataset):
             self._order = epoch, torch.randperm(len(self.dataset), generator=generator)
         indices = self._own(self._order[1], inside)
         set_seed(_seed(self.seed, 1, number, self.process))
+        if self.on_device is not None:
+            return self.on_device.batch(indices)
         if self.targets is labels and hasattr(self.dataset, "batch"):
             batch = self.dataset.batch(indices)
             return batch.images.contiguous(), batch.labels
@@ -196,8 +200,9 @@ class _Batches(Dataset):
 
     def loader(self, start: int, num_workers: int) -> DataLoader:
         """Batches ``start`` and after."""
+        workers = num_workers if self.on_device is None else 0
         return DataLoader(
-            self, batch_size=None, sampler=range(start, len(self)), num_workers=num_workers, pin_memory=self.pin
+            self, batch_size=None, sampler=range(start, len(self)), num_workers=workers, pin_memory=self.pin
         )
 
 
@@ -327,7 +332,7 @@ def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
 
 def _weighted(value: Tensor, images: int) -> Tensor:
     value = value.detach().double() if value.device.type != "mps" else value.detach().float()
-    return torch.stack([value * images, value.new_tensor(images)])
+    return torch.stack([value * images, value.new_full((), images)])  # no copy for which a GPU would be waited for
 
 
 def _parameter_groups(model: nn.Module, learning_rate: float, head_factor: float) -> list[dict]:

@@ -88,7 +88,7 @@ def random_crop(resize: int = 256, crop: int = 224) -> Callable[[Sample], Sample
         raise ValueError(
             f"expected a crop of 1 to {resize} pixels, the resized image, found {crop}: correct one of them"
         )
-    return v2.Compose([square(resize), v2.RandomCrop(crop), v2.RandomHorizontalFlip(), _WithoutLostBoxes()])
+    return v2.Compose([square(resize), v2.RandomCrop(crop), v2.RandomHorizontalFlip(), WithoutLostBoxes()])
 
 
 def resized_side(crop: int) -> int:
@@ -106,8 +106,8 @@ def square(side: int = 224) -> Callable[[Sample], Sample]:
     return v2.Compose([v2.Resize((side, side), INTERPOLATION, antialias=True), v2.ClampBoundingBoxes()])
 
 
-class _WithoutLostBoxes(nn.Module):
-    """v2.SanitizeBoundingBoxes would take a mask (H, W) for one mask a box."""
+class WithoutLostBoxes(nn.Module):
+    """Boxes of which a crop left nothing are taken out; v2.SanitizeBoundingBoxes would take a mask (H, W) for one mask a box."""
 
     def forward(self, sample: Sample) -> Sample:
         x1, y1, x2, y2 = sample.boxes.as_subclass(Tensor).unbind(1)
