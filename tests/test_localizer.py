@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -428,6 +430,41 @@ def test_predict_dataset_is_predict(cam, birds, images):
     boxes, scores = cam.predict_dataset(birds)
     found = cam.predict(images, birds.labels)
     assert torch.equal(boxes, found.boxes) and torch.equal(scores, found.scores)
+
+
+def test_boxes_are_drawn_while_the_network_looks_at_the_next_images(cam, birds, monkeypatch):
+    """As on a GPU: the first boxes wait until the network has begun with the second images, and it never has two at once."""
+    monkeypatch.setattr(room, "BATCH", 4)
+    alone = cam.predict_dataset(birds)
+    begun, at_work, most, draw, see = [threading.Event() for _ in range(3)], [], [], cam.draw, cam.see
+
+    def seen(images, classes):
+        at_work.append(0)
+        most.append(len(at_work))
+        begun[len(most) - 1].set()
+        time.sleep(0.05)  # for another one to come in, if it may
+        found = see(images, classes)
+        at_work.pop()
+        return found
+
+    def drawn(maps, logits, classes):
+        assert begun[1].wait(60)
+        return draw(maps, logits, classes)
+
+    monkeypatch.setattr(room, "OVERLAPPING", ("cpu",))
+    monkeypatch.setattr(cam, "see", seen)
+    monkeypatch.setattr(cam, "draw", drawn)
+    for both in zip(cam.predict_dataset(birds), alone):
+        assert torch.equal(*both)
+    assert most == [1, 1, 1]
+
+
+def test_what_goes_wrong_in_an_overlapping_look_is_said(monkeypatch):
+    monkeypatch.setattr(room, "OVERLAPPING", ("cpu",))
+    found = room.overlapped(lambda number: 6 // number, [3, 2, 0, 1])
+    assert [next(found), next(found)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 def test_labels_may_be_a_list(cam, birds, images):

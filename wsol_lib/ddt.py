@@ -551,11 +551,8 @@ class DDTLocalizer(Localizer):
             batch_size=self.settings["batch_size"],
         )
 
-    def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
+    def draw(self, maps: Tensor, logits: Tensor, classes: Tensor | None) -> Predictions:
         if self.tau is not None:
-            return super().look(images, classes)
-        maps, _ = self.localize(images, classes)
-        if self.settings["mirror"]:
-            maps = maps + self.localize(images.flip(-1), classes)[0].flip(-1)
-        found, seen = boxes(maps, images.shape[-2:]), normalize_score_maps(maps)
+            return super().draw(maps, logits, classes)
+        found, seen = boxes(maps, maps.shape[-2:]), normalize_score_maps(maps)
         return Predictions(found, mean_inside(seen, found), seen)

@@ -18,7 +18,10 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -48,6 +51,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: tau where no boxed image chooses it: 20 % of the maximum (CAM, section 3.2 of Zhou et al.), on min-max normalised maps
 TAU = 0.2
 BATCH = 64  # images in one forward pass when boxes are asked for
+OVERLAPPING = ("cuda",)  # devices that compute while boxes are drawn on the CPU
+_NETWORK = threading.RLock()
 
 #: What every localizer that learns can be told, and what is taken where neither its paper nor the caller says otherwise.
 #: ``input_size`` and ``output_stride`` None are the backbone's own; ``freeze`` is the number of its stages that stay as they
@@ -256,11 +261,19 @@ class Localizer:
 
     def look(self, images: Tensor, classes: Tensor | None) -> Predictions:
         """Score maps of uint8 images (n, 3, H, W), normalised, and logits; boxes and scores are made of them."""
+        return self.draw(*self.see(images, classes))
+
+    def see(self, images: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The first half of :meth:`look`, the network's: maps (n, H, W), not normalised, logits, and whose maps they are."""
         maps, logits = self.localize(images, classes)
         if self.settings["mirror"]:
             classes = logits.argmax(dim=1) if classes is None and logits.shape[1] else classes
             flipped, mirrored = self.localize(images.flip(-1), classes)
             maps, logits = maps + flipped.flip(-1), (logits + mirrored) / 2
+        return maps, logits, classes
+
+    def draw(self, maps: Tensor, logits: Tensor, classes: Tensor | None) -> Predictions:
+        """The second half, which needs no network: on a GPU it is done while the network is at the next images."""
         maps = normalize_score_maps(maps)
         boxes = boxes_from_score_maps(maps, TAU if self.tau is None else self.tau)
         classifies = logits.shape[1] == len(self.class_names)
@@ -392,10 +405,18 @@ class Localizer:
             empty = torch.zeros(0, height, width) if self.makes_maps else None
             return Predictions(torch.zeros(0, 4), torch.zeros(0), empty)
         parts = [
-            self.look(images[start : start + BATCH], None if labels is None else labels[start : start + BATCH])
+            self._looked(images[start : start + BATCH], None if labels is None else labels[start : start + BATCH])
             for start in range(0, len(images), BATCH)
         ]
         return Predictions(*(None if field[0] is None else torch.cat(field) for field in zip(*parts)))
+
+    def _looked(self, images: Tensor, classes: Tensor | None) -> Predictions:
+        """:meth:`look`, but of several threads one alone uses the network."""
+        with _NETWORK:
+            if type(self).look is not Localizer.look:
+                return self.look(images, classes)
+            seen = self.see(images, classes)
+        return self.draw(*seen)
 
     def boxes(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Boxes (N, 4), xyxy in pixels of ``images``, and scores (N,) in [0, 1]; arguments as of :meth:`predict`."""
@@ -420,15 +441,19 @@ class Localizer:
 
     def _over(self, dataset: LocalizationDataset, with_boxes: bool = True) -> Iterator[tuple[list[int], Predictions]]:
         """Predictions for the labels of a data set, batch by batch; boxes in pixels of each image, maps of what was seen."""
-        starts = range(0, len(dataset), BATCH)
-        for start in tqdm(starts, desc=self.name, unit="batch", leave=False, disable=len(starts) <= 2):
+
+        def found(start: int) -> tuple[list[int], Predictions]:
             indices = list(range(start, min(start + BATCH, len(dataset))))
             images = stack_images(dataset, indices, self.input_size)
             found = self.predict(images, dataset.labels[indices])
             if with_boxes:
                 sizes = dataset.image_sizes[indices]
                 found = found._replace(boxes=scale_boxes(found.boxes, images.shape[:-3:-1], sizes))
-            yield indices, found
+            return indices, found
+
+        starts = range(0, len(dataset), BATCH)
+        bar = tqdm(starts, desc=self.name, unit="batch", leave=False, disable=len(starts) <= 2)
+        return overlapped(found, bar)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -483,6 +508,21 @@ class Localizer:
             ) from error
         self.tau = tau
         return self
+
+
+def overlapped(function: Callable[[Any], Any], items: Iterable) -> Iterator:
+    """``function`` of each item, in their order. With a GPU two are at work: one draws boxes while the other has the network."""
+    if PartialState().device.type not in OVERLAPPING:
+        yield from map(function, items)
+        return
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(2) as threads:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 #: The file that makes a folder a saved localizer, and the folder in it where one that is not finished keeps its trainings.

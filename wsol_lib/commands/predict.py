@@ -33,7 +33,7 @@ from wsol_lib.commands.plan import Plan, make_plan
 from wsol_lib.commands.reading import Square, in_batches, squares_ahead
 from wsol_lib.data import coco
 from wsol_lib.data.folder import OBJECT, SUFFIXES, image_files
-from wsol_lib.localizer import Localizer
+from wsol_lib.localizer import Localizer, overlapped
 from wsol_lib.processes import gathered
 
 EXAMPLES = """examples:
@@ -177,14 +177,16 @@ def fill(
     missing = gathered(missing)[0]
     own = missing[state.process_index :: state.num_processes]
     squares = squares_ahead(([folder / names[i] for i in batch] for batch in own), localizer.input_size)
+    answers = overlapped(
+        lambda asked: predict(localizer, asked[1], None if labels is None else [labels[i] for i in asked[0]]),
+        zip(own, squares),
+    )
     begun = len(names) - sum(map(len, missing))
     shown = {"desc": localizer.name, "unit": "image", "disable": journal is None}
     with tqdm(total=len(names), initial=begun, **shown) as bar:
         for first in range(0, len(missing), state.num_processes):
-            turn, answer = missing[first : first + state.num_processes], None
-            if state.process_index < len(turn):
-                batch = turn[state.process_index]
-                answer = predict(localizer, next(squares), None if labels is None else [labels[i] for i in batch])
+            turn = missing[first : first + state.num_processes]
+            answer = next(answers) if state.process_index < len(turn) else None
             for batch, lines in zip(turn, gathered(answer)):
                 if journal is None:
                     continue
