@@ -4,9 +4,9 @@
 
 It makes JPEG files: pieces of the photographs that ship with scikit-image and scikit-learn, cut at random places, so that they
 have the detail of photographs. One table: first the parts, each alone and one after another, decoding in one thread; then the
-command as it is, a process of its own with the import of everything, its threads decoding beside the network, by the clock and in the processor's
-seconds, which other programs disturb less. A row of
-photographs of 12 megapixels shows what decoding at a fraction of the size saves.
+command as it is, a process of its own with the import of everything, its threads decoding beside the network, by the clock and
+in the processor's seconds, which other programs disturb less. Rows of photographs of 12 megapixels show what decoding at a
+fraction of the size saves.
 """
 
 from __future__ import annotations

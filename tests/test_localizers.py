@@ -768,3 +768,4 @@ def test_a_gpu_draws_the_boxes_of_a_cpu(name, birds, boxed, images, tmp_path):
     else:
         torch.testing.assert_close(found.score_maps, there[2], rtol=0, atol=1e-3)
     torch.testing.assert_close(found.scores, here.predict(images, birds.labels).scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.scores, here.predict_dataset(birds)[1], rtol=0, atol=1e-5)
