@@ -62,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that load images (default: 0)")
     parser.add_argument("--test", action="store_true", help="look at the test split at the end; once, it is kept")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="train the best trial once more and save it here")
+    parser.add_argument(
+        "--record", action="store_true", help="with --test and --out: keep trials and winner in results/ for the book"
+    )
     parser.add_argument("--again", action="store_true", help="look at the test split a second time; it is kept, too")
 
 
@@ -71,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)}
     settings = Settings(**given, options=pairs(args.option), fixed=pairs(args.fix))
     where = {"root": args.data_root, "num_workers": args.workers}
+    if args.record:
+        if args.out is None or not args.test:
+            raise ValueError("expected --test and --out FOLDER with --record, found it without: name both")
+        from wsol_lib.book import searches  # of the book, which knows the search
+
+        source = searches.committed()
     frame = search(settings, args.storage, args.trials, **where)
     looks = []
     if args.test or args.again:
@@ -81,6 +90,10 @@ def run(args: argparse.Namespace) -> int:
             localizer.save(args.out)
     if not PartialState().is_main_process:
         return 0
+    if args.record:
+        print(
+            f"recorded in {searches.write(searches.build(settings, args.storage, args.out, source, args.data_root))}\n"
+        )
     cells = frame.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value))
     print(table([tuple(cells.columns), *cells.itertuples(index=False, name=None)]))
     best = frame.loc[frame["score"].idxmax()]

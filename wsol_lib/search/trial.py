@@ -20,6 +20,7 @@ from wsol_lib.data import (
     LocalizationDataset,
     Subset,
     drawn_per_class,
+    limited_per_class,
     load_dataset,
     scaled_boxes,
     scaled_masks,
@@ -84,7 +85,9 @@ def load_sets(settings: Settings, root: str | Path | None = None, *, final: bool
 def load_split(settings: Settings, split: str, root: str | Path | None) -> LocalizationDataset:
     parts = [(*name.rpartition("."), value) for name, value in settings.options.items()]
     options = {name: value for of_split, dot, name, value in parts if not dot or of_split == split}
-    return load_dataset(settings.dataset, split, root, **options)
+    limit, seed = options.pop("limit_per_class", None), options.pop("limit_seed", 0)  # of any split, as in experiments
+    dataset = load_dataset(settings.dataset, split, root, **options)
+    return dataset if limit is None else limited_per_class(dataset, limit, seed)
 
 
 def share_per_class(dataset: LocalizationDataset, share: float, seed: int = 0) -> Subset:
