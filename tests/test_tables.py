@@ -95,3 +95,17 @@ def test_the_figure_has_a_row_a_localizer_both_floors_and_a_bar_over_what_is_not
     bars = [line for line in ax.lines if line.get_color() == "k"]
     assert [tuple(bar.get_ydata()) for bar in bars] == [(-0.3, 1.3)]
     assert {handle.get_label() for handle in handles} >= {"whole image", "centred box"}
+
+
+def test_each_choice_moves_a_number_by_its_mean_change(monkeypatch):
+    """By hand: CAM 0.375 and HaS 0.5; CAM's seeds 0.25 apart, HaS has one; at 0.2 CAM is at 0.125 and HaS at 0.5."""
+    other = kept(0.5, [0.5], fixed=[0.5], taus=[0.5])
+    monkeypatch.setitem(RECORDS, "birds-has", other)
+    monkeypatch.setitem(HITS, "birds-has", np.array([[1, 1, 0, 0]], bool))
+    moves = tables.moves("birds", ["centre", "cam", "has", "psol"])
+    assert moves["another method, of CAM's family"] == 0.125
+    assert moves["another method, of all"] == pytest.approx((0.125 + 0.375 + 0.25) / 3)
+    assert (moves["another seed"], moves["τ = 0.2 instead of a chosen τ"]) == (0.25, 0.125)
+    assert moves["τ chosen on the test images"] == pytest.approx((0.225 + 0.1) / 2)
+    assert moves["MaxBoxAccV2 instead of MaxBoxAcc"] == pytest.approx(0.1)
+    assert moves["IoU 0.3 instead of 0.5"] == 0.0  # the hits of this test are the same at every IoU

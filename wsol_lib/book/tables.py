@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -158,3 +159,38 @@ def draw_board(ax: Axes, table: pd.DataFrame, hits: Mapping[str, np.ndarray] | N
     for style, label in ((":", "whole image"), ("--", "centred box")):
         handles.append(Line2D([], [], color=COLOURS["baseline"], ls=style, label=label))
     return handles
+
+
+def moves(group: str, names: Iterable[str] = NAMES) -> dict[str, float]:
+    """How far GT-known Loc moves, in shares, if one choice is made differently and all else stays: choice -> mean change.
+
+    Means of absolute differences: over pairs of localizers, of seeds of one localizer, or over the localizers that have both
+    numbers. The centre is not among them.
+
+    Args:
+        group, names: of the experiments, of which several must make maps
+    """
+    names = [name for name in names if name != "centre"]
+    table = board(group, names)
+    mapped = table.dropna(subset="tau")
+    six = [label for label in map(LABELS.get, KINDS["labels; boxes from maps"][1]) if label in table.index]
+    changes = {
+        "another method, of all": _pairs(table["value"]),
+        "another method, of CAM's family": _pairs(table["value"][six]),
+        "another seed": float(np.mean([_pairs(each) for each in table["each"] if len(each) > 1])),
+        f"τ = {records.FIXED_TAU} instead of a chosen τ": float((mapped["fixed"] - mapped["value"]).abs().mean()),
+        "τ chosen on the test images": float((mapped["best"] - mapped["value"]).abs().mean()),
+        "MaxBoxAccV2 instead of MaxBoxAcc": float((mapped["v2"] - mapped["best"]).abs().mean()),
+    }
+    for iou in records.IOUS:
+        if iou != 0.5:
+            other = right(group, names, iou=iou)
+            changes[f"IoU {iou} instead of 0.5"] = float(
+                np.mean([abs(other[label].mean() - table.loc[label, "value"]) for label in other])
+            )
+    return changes
+
+
+def _pairs(values: Iterable[float]) -> float:
+    """Mean absolute difference of all pairs."""
+    return float(np.mean([abs(a - b) for a, b in itertools.combinations(values, 2)]))
