@@ -85,6 +85,23 @@ def test_what_is_finished_is_not_run_again(book, capsys):
     assert not list((book / "results").iterdir())
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "of another kind"])
+def test_a_damaged_unit_is_run_again_and_the_others_are_not(book, damage):
+    write_table(book, {"a": with_log(book)})
+    assert experiment() == 0
+    (one,) = load_experiments("tiny").values()
+    unit = units_of(one, book / "_build" / "experiments")[1]
+    whole, right = unit.path.read_bytes(), unit.outcome()
+    middle = whole.index(b"facts.npy") + 300
+    damaged = {"flipped": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "cut off": whole[:middle]}
+    unit.path.write_bytes(damaged.get(damage, b"[]"))
+    assert "1 of 2 seeds finished" in states(book)["fake-a"]
+    assert experiment("--record") == 0
+    assert [seed for what, seed in logged(book) if what == "begins"] == ["0", "1", "1"]
+    assert unit.outcome().keys() == right.keys()
+    assert all((value == right[name]).all() for name, value in unit.outcome().items())
+
+
 def test_another_seed_adds_to_those_that_are_finished(book):
     write_table(book, {"a": with_log(book)})
     assert experiment() == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -75,17 +76,12 @@ class Unit:
         return int(self.key[:15], 16)
 
     def facts(self) -> dict[str, Any] | None:
-        """What is known of its outcome; None if it is not finished."""
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                return json.loads(arrays["facts"].tobytes())
-        except FileNotFoundError:
-            return None
+        """What is known of its outcome; None if it is not finished, or its file is damaged: then it is to be run again."""
+        return _kept(self.path)[0]
 
     def outcome(self) -> dict[str, np.ndarray]:
         """What was predicted, as :func:`wsol_lib.book.records.pack` takes it for one seed."""
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files if name != "facts"}
+        return _kept(self.path)[1]
 
     def forget(self) -> None:
         """Take away what is known of it."""
@@ -155,6 +151,20 @@ class Unit:
         with open(self.checkpoint / "starts", "a+b") as file:
             file.write(b".")
             return file.tell()
+
+
+def _kept(path: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+    """Facts and predictions of a unit's file; of a damaged one, or none, no facts."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None, {}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            kept = {name: arrays[name] for name in arrays.files}  # each with its checksum
+        return json.loads(kept.pop("facts").tobytes()), kept
+    except Exception:  # zipfile and numpy have a dozen for flipped bytes
+        return None, {}
 
 
 # -- predictions -------------------------------------------------------------------------------------------------------
@@ -314,8 +324,8 @@ class Rates:
                     own | {"unit": record["definition"]} | {name: record[name] for name in ("images_seen", "data")}
                 )
         for path in folder.glob("*.npz"):
-            with np.load(path, allow_pickle=False) as arrays:
-                self.add(json.loads(arrays["facts"].tobytes()))
+            if facts := _kept(path)[0]:
+                self.add(facts)
 
     def add(self, facts: dict[str, Any]) -> None:
         """Take a finished unit into account, but for one that was killed in between, or ran on another kind of device."""
