@@ -1,13 +1,14 @@
-"""How time and memory grow with the number of images: train, predict, DDT and evaluate, each in a process of its own.
+"""How time and memory grow with the number of images: train, DDT, predict, evaluate and experiment, each in its own process.
 
     python benchmarks/growth.py                         # 1,000 and 10,000 images, some minutes on two quiet cores
     python benchmarks/growth.py --images 1000 10000 100000
     python benchmarks/growth.py --record                # also to results/growth-tiny.json, to be committed
 
 The images are JPEG files of 64 x 64 pixels in twenty folders, half of them with a box, seen at 32 pixels (DDT at 64) by a
-network without ImageNet's weights: what grows is what is done for each image, and the network is small beside it. Seconds are
-those of the processor, which other programs disturb less than the clock. Memory is the growth of the peak of the process over
-a call on 256 images; "bytes an image" compares the largest number of images with the smallest.
+network without ImageNet's weights: what grows is what is done for each image, and the network is small beside it.
+`experiment` trains CAM on all of them and predicts boxes of those that have one. Seconds are those of the processor, which
+other programs disturb less than the clock. Memory is the growth of the peak of the process over a call on 256 images; "bytes
+an image" compares the largest number of images with the smallest.
 
 The record has one entry for each command and number of images, by its name "COMMAND/IMAGES": ``value`` is the processor's
 seconds, ``n`` the number of images, ``clock`` the seconds by the clock, ``mib`` the memory as above.
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from tqdm import tqdm
 
@@ -44,6 +46,15 @@ COMMANDS = {
     "predict": "predict --images {0} --model {1}/cam --out {1}/boxes.json",
     "evaluate boxes": "evaluate --boxes {1}/boxes.json --dataset folder --split train-fullsup --root {0}",
     "evaluate maps": "evaluate --scoremaps {1}/maps --dataset folder --split train-fullsup --root {0} --metric MaxBoxAcc",
+    "experiment": "experiment growth --profile tiny --data-root {0} --folder {1}/experiments",
+}
+EXPERIMENT = {
+    "dataset": "folder",
+    "test": {"split": "train-fullsup"},
+    "pretrained": False,
+    "input_size": 32,
+    "epochs": 1,
+    "experiments": {"cam": {"localizer": "cam"}},
 }
 
 
@@ -85,6 +96,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     peaks = []
     for size in ("small", "large"):
+        os.chdir(folder / size)  # the table of experiments is looked for here
         clock, processor = time.perf_counter(), time.process_time()
         code = command(COMMANDS[name].format(folder / size / "images", folder / size).split())
         assert code == 0, f"{name} ended with {code}"
@@ -94,7 +106,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
 
 def in_a_process(name: str, folder: Path) -> dict[str, float]:
-    call = [sys.executable, __file__, "--one", name, str(folder)]
+    call = [sys.executable, os.path.abspath(__file__), "--one", name, str(folder)]
     ended = subprocess.run(call, capture_output=True, text=True, env=os.environ | CPU_SETTINGS)
     if ended.returncode:
         sys.exit(ended.stderr)
@@ -117,6 +129,7 @@ def main() -> None:
             for size, images in (("small", WARM), ("large", number)):
                 make_images(Path(name, size, "images"), images)
                 make_maps(Path(name, size, "maps"), Path(name, size, "images"))
+                Path(name, size, "experiments.yaml").write_text(yaml.safe_dump({"growth": EXPERIMENT}))
             for one in tqdm(args.commands, f"{number:,} images"):
                 found[one][number] = in_a_process(one, Path(name))
     print(table(found, args.images))
