@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -219,6 +220,7 @@ def test_html_has_the_outputs_needs_no_network_and_a_warning_is_an_error(book, c
     (book / "book" / "index.md").write_text("# Trial\n\n$x^2$\n")
     assert main(["book", "--chapters", "01", "02"]) == 0
     assert re.search(r"03-trial +not executed in the quick profile", capsys.readouterr().out)
+    assert runner.changed_since_built(book) == ["book/03-trial.ipynb"]
     html = book / "_build" / "html"
     assert re.search(r">42\n", (html / "book" / "02-trial.html").read_text())
     pages = "".join(page.read_text() for page in html.rglob("*.html"))
@@ -229,6 +231,7 @@ def test_html_has_the_outputs_needs_no_network_and_a_warning_is_an_error(book, c
         assert main(["book", "--chapters", "01", "02"]) == 1, f"{attempt} attempt"
         said = capsys.readouterr().err
         assert "unknown document" in said and "the HTML has warnings, which count as errors" in said
+        assert runner.changed_since_built(book) == ["book", "wsol_lib"]
     assert len(runs(book)) == 2, "rendering again does not execute again"
 
 
@@ -267,6 +270,49 @@ def test_a_listing_is_shown_without_the_call_that_makes_it():
     for cell in (listing, other):
         runner._prepare(cell)
     assert listing.metadata["tags"] == ["remove-input"] and "tags" not in other.metadata
+
+
+@pytest.fixture
+def built(book, monkeypatch):
+    """The book with pages that show three runs; rendering is left out."""
+    write_chapter(book / "book" / "02-trial.ipynb", "1  # records.load_record(")
+    (book / "_build" / ".doctrees").mkdir(parents=True)
+    (book / "_build" / ".doctrees" / "clean").touch()
+    monkeypatch.setattr(runner.site, "mend", lambda folder: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+        parameters = {"profile": "quick", "seed": 0, "data_root": ""}
+        chapters = runner.select_chapters(book, None)
+        patch.setattr(runner, "_execute", lambda chapter, output, *_: shutil.copy(chapter, output) and None)
+        (book / "_build" / "quick").mkdir()
+        assert runner.execute_chapters(book, chapters, parameters, force=False) == []
+        assert runner.build_html(book, parameters) == 0
+    assert runner.changed_since_built(book) == []
+    return book
+
+
+def test_pages_say_which_text_or_library_they_are_older_than(built, monkeypatch):
+    (built / "book" / "index.md").write_text("# Another\n")
+    (built / "book" / "new.md").write_text("# New\n")
+    (built / "_toc.yml").unlink()
+    write_chapter(built / "book" / "01-trial.ipynb", "2")
+    assert runner.changed_since_built(built) == ["_toc.yml", "book/01-trial.ipynb", "book/index.md", "book/new.md"]
+    monkeypatch.setattr(runner, "library_fingerprint", lambda: "another library")
+    assert {"wsol_lib", "book/02-trial.ipynb"} <= set(runner.changed_since_built(built))
+
+
+def test_pages_with_an_older_run_or_other_records_are_older(built):
+    (built / "results").mkdir()
+    (built / "results" / "cam.json").write_text("{}")
+    assert runner.changed_since_built(built) == ["book/02-trial.ipynb"]
+    (built / "_build" / "quick" / "03-trial.json").write_text("{}")  # it was run with --force, and killed
+    assert runner.changed_since_built(built) == ["book/02-trial.ipynb", "book/03-trial.ipynb"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"parameters": {}, "sources": {}}'])
+def test_pages_without_word_of_what_they_were_made_of_are_older_than_all(built, content):
+    (built / runner.MADE_OF).write_bytes(content) if content is not None else (built / runner.MADE_OF).unlink()
+    assert runner.changed_since_built(built) == ["book", "wsol_lib"]
 
 
 def test_only_what_changed_is_staged_again(book):

@@ -35,6 +35,9 @@ EXAMPLES = """examples:
   python -m wsol_lib book --profile tiny --data-root DATA   real photographs: DATA/tiny-imagenet-200
 """
 
+#: Beside the pages: what they were made of.
+MADE_OF = Path("_build", "html.json")
+
 # Freed memory stays with the process: on virtual machines the page faults of giving it back and taking it again
 # otherwise cost more than the convolutions (a factor of two to four in efficientnet_lite0's images a second).
 CPU_SETTINGS = {
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         for failure in failures:
             print(failure, file=sys.stderr)
         return 1
-    return 0 if args.no_html else build_html(root, args.profile)
+    return 0 if args.no_html else build_html(root, parameters)
 
 
 def select_chapters(root: Path, wanted: list[str] | None) -> list[Path]:
@@ -118,7 +121,7 @@ def execute_chapters(root: Path, chapters: list[Path], parameters: dict, *, forc
             bar.set_postfix_str(chapter.stem)
             output = root / "_build" / parameters["profile"] / chapter.name
             stamp = output.with_suffix(".json")
-            key = _key(chapter, parameters)
+            key = _key(chapter, parameters, root / "results")
             if not force and output.exists() and _finished(stamp).get("key") == key:
                 bar.write(f"{chapter.stem:24s} unchanged (took {_finished(stamp)['seconds']:.0f} s)")
                 continue
@@ -134,12 +137,12 @@ def execute_chapters(root: Path, chapters: list[Path], parameters: dict, *, forc
     return failures
 
 
-def _key(chapter: Path, parameters: dict) -> str:
+def _key(chapter: Path, parameters: dict, results: Path) -> str:
     text = chapter.read_bytes()
     parts = [text, library_fingerprint().encode(), json.dumps(parameters, sort_keys=True).encode()]
     folders = [chapter.parent]  # the printed tables and the claims
     if any(word in text for word in (b"results.load(", b"claims.recorded(", b"records.")):
-        folders.append(Path(os.environ["WSOL_RECORDS"]))
+        folders.append(results)
     parts += [
         path.read_bytes() for folder in folders for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.json")])
     ]
@@ -252,10 +255,12 @@ def _what_it_is(cell: Any) -> str:
     return "the code of " + ", ".join(defined[:4]) if defined else "the code"
 
 
-def build_html(root: Path, profile: str) -> int:
+def build_html(root: Path, parameters: dict) -> int:
     """Render the executed chapters and the pages to ``_build/html``; what was not executed appears without outputs."""
     source, doctrees = root / "_build" / "source", root / "_build" / ".doctrees"
-    _stage(root, source, profile)
+    (root / MADE_OF).unlink(missing_ok=True)
+    made_of = _made_of(root, parameters)
+    _stage(root, source, parameters["profile"])
     start = time.perf_counter()
     # Sphinx warns of a page once and then takes it from its memory: only a build without warnings may be built upon.
     clean = doctrees / "clean"
@@ -274,8 +279,40 @@ def build_html(root: Path, profile: str) -> int:
         return 1
     site.mend(root / "_build" / "html")
     clean.touch()
+    with atomic_path(root / MADE_OF) as temporary:
+        temporary.write_text(json.dumps({"parameters": parameters, "sources": made_of}))
     print(f"HTML in {time.perf_counter() - start:.0f} s: {root / '_build' / 'html' / 'index.html'}")
     return 0
+
+
+def changed_since_built(root: Path) -> list[str]:
+    """Of what the pages in ``_build/html`` were made of, what is another now: files of the book, or ``wsol_lib``.
+
+    A chapter counts as changed also if its page shows the run of an earlier library, or of other records. Without word of what
+    the pages were made of, as after a build that failed, all has changed.
+    """
+    try:
+        kept = json.loads((root / MADE_OF).read_bytes())
+        parameters, then = kept["parameters"], dict(kept["sources"])
+        now = _made_of(root, parameters)
+    except (OSError, ValueError, TypeError, KeyError):
+        return ["book", "wsol_lib"]
+    return [name for name in sorted(then | now) if not then.get(name) or then[name] != now.get(name)]
+
+
+def _made_of(root: Path, parameters: dict) -> dict[str, str]:
+    """Name -> hash of what a page is made of; of a chapter whose last run was of something else, nothing."""
+    paths = [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]
+    found = {"wsol_lib": library_fingerprint()}
+    for path in filter(Path.is_file, paths):
+        if path.suffix == ".ipynb":
+            key = _key(path, parameters, root / "results")
+            stamp = root / "_build" / parameters["profile"] / f"{path.stem}.json"
+            digest = key if _finished(stamp).get("key") == key else ""
+        else:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[path.relative_to(root).as_posix()] = digest
+    return found
 
 
 def _stage(root: Path, source: Path, profile: str) -> None:
