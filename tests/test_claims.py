@@ -479,10 +479,22 @@ def test_a_cell_that_no_table_has(monkeypatch):
 # the ledger of the book
 
 
+@pytest.fixture(scope="module")
+def all_claims():
+    return load(ROOT / "book" / "claims.yaml")
+
+
+@pytest.fixture(scope="module")
+def all_records(all_claims):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return recorded(all_claims)
+
+
 @pytest.fixture
-def book(monkeypatch):
+def book(all_claims, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return load()
+    return all_claims
 
 
 def test_the_ledger_has_its_claims_from_all_four_papers(book):
@@ -511,9 +523,9 @@ def test_photographs_are_asked_of_claims_about_photographs_of_everything(book):
             assert any(not dataset.startswith("CUB") for dataset in entry.datasets), entry.id
 
 
-def test_what_a_claim_says_of_annotations_is_counted(book):
+def test_what_a_claim_says_of_annotations_is_counted(book, all_records):
     names = {place["name"] for entry in book for place in entry.measured if "chapter" in place}
-    assert names <= set(recorded(book)[ANNOTATIONS, "tiny"])
+    assert names <= set(all_records[ANNOTATIONS, "tiny"])
 
 
 def test_a_threshold_that_was_chosen_stands_for_each_method_of_a_comparison(book):
@@ -525,11 +537,10 @@ def test_a_threshold_that_was_chosen_stands_for_each_method_of_a_comparison(book
 
 
 @pytest.fixture(scope="module")
-def decisions():
+def decisions(all_claims, all_records):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        entries = load()
-        return decide_all(entries, recorded(entries))
+        return decide_all(all_claims, all_records)
 
 
 def test_the_committed_records_decide_without_an_error(decisions):

@@ -1,11 +1,11 @@
 """DDT: the streaming PCA, its sign, boxes from indicator maps, and a whole data set with classes that go wrong."""
 
 import math
-import multiprocessing
 import pickle
 import re
 from concurrent.futures import ProcessPoolExecutor
 
+import killed
 import numpy as np
 import pytest
 import torch
@@ -92,7 +92,7 @@ def test_a_merged_copy_lives_its_own_life():
 
 def test_two_processes_give_the_covariance_of_one():
     x = features()
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, killed.PROCESSES) as pool:
         there = pool.submit(DDT().partial_fit, x[:7])
         here = DDT().partial_fit(x[7:])
         assert_same(here.merge(there.result()), DDT().partial_fit(x))
