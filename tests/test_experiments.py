@@ -2,12 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from contextlib import redirect_stdout
 
+import killed
 import numpy as np
 import pytest
 import torch
@@ -23,7 +23,6 @@ from wsol_lib.data import load_dataset
 from wsol_lib.search.locks import Locks
 
 COMMITTED = "0123456789ab"
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture
@@ -48,17 +47,15 @@ def experiment(*arguments):
     return main(["experiment", *arguments, "--profile", "tiny"])
 
 
-def process(book, *arguments):
-    code = "import sys; from wsol_lib.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "experiment", "--profile", "tiny", *arguments],
-        cwd=book,
-        env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def process(book, told="told"):
+    """The command, at work in a process of its own; what it prints goes to the file ``told``."""
+    return killed.start(_experiment_in, book, told)
+
+
+def _experiment_in(book, told):
+    os.chdir(book)
+    with open(told, "w") as file, redirect_stdout(file):
+        sys.exit(experiment())
 
 
 def states(book):
@@ -125,12 +122,11 @@ def test_killed_and_started_again_it_goes_on(book):
     while ("begins", "1") not in logged(book) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "running" in states(book)["fake-a"]
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.kill()
+    assert killed.ended(first) == killed.KILLED
     assert ("ends", "1") not in logged(book)
     assert "1 of 3 seeds finished" in states(book)["fake-a"]  # and the unit of the killed process is free at once
-    second = process(book)
-    assert second.wait(120) == 0, second.communicate()
+    assert killed.ended(process(book)) == 0
     assert logged(book) == [
         *(("begins", "0"), ("ends", "0"), ("begins", "1")),
         *(("begins", "1"), ("ends", "1"), ("begins", "2"), ("ends", "2")),
@@ -143,12 +139,13 @@ def test_killed_and_started_again_it_goes_on(book):
 
 def test_processes_share_the_units_and_wait_for_each_other(book):
     write_table(book, {"a": {**with_log(book, wait=1), "seeds": [0, 1, 2, 3]}})
-    both = [process(book) for _ in range(2)]
-    told = [one.communicate(timeout=180) for one in both]
-    assert [one.returncode for one in both] == [0, 0], told
+    both = [process(book, f"told-{number}") for number in range(2)]
+    assert [killed.ended(one) for one in both] == [0, 0]
     assert sorted(logged(book)) == sorted((what, str(seed)) for what in ("begins", "ends") for seed in range(4))
     assert len({line.split()[2] for line in (book / "log").read_text().splitlines()}) == 2
-    assert all("fake-a" in out for out, _ in told)  # both have the whole result at the end
+    assert all(
+        "fake-a" in (book / f"told-{number}").read_text() for number in range(2)
+    )  # both have the whole result at the end
 
 
 def test_processes_of_accelerate_launch_work_for_themselves(book, monkeypatch):

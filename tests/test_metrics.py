@@ -4,11 +4,11 @@ import os
 import warnings
 from pathlib import Path
 
+import killed
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve
@@ -261,7 +261,8 @@ def one_of_two(rank, folder):
 
 
 def test_two_processes_give_the_result_of_one(tmp_path):
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    both = [killed.start(one_of_two, rank, tmp_path) for rank in range(2)]
+    assert [killed.ended(process) for process in both] == [0, 0]
     expected = everything(*some_maps(16))
     assert (expected[:8] > 0).all()
     for rank in range(2):
