@@ -221,6 +221,8 @@ def test_what_a_localizer_is_sure_of_is_right_more_often():
     assert asked("score").evidence[0].value == pytest.approx(0.5, abs=2e-3) and not asked("score").evidence[0].floor
     assert asked("sure").verdict == asked("surer_half").verdict == "reproduced"
     assert asked("sure", "above 0.9").verdict == "contradicted"
+    made["kept"]["scores"] = np.repeat([255, 255, 255, 0], 100)[None].repeat(3, axis=0)
+    assert asked("surer_half").evidence[0].value == pytest.approx(200 / 300)
     made["kept"]["scores"] = np.full((3, 400), 200)  # none above 0.9, and nobody above the median
     assert asked("sure").evidence[0].value == asked("surer_half").evidence[0].value == 0
     assert asked("sure").verdict == "not at this scale"

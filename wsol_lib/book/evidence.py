@@ -225,8 +225,12 @@ def _side(boxes: np.ndarray) -> np.ndarray:
 
 
 def _surer_half(hits: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Hits and scores (seeds, N) -> (seeds, N) whose mean is the difference of two shares; ties at the median are unsure."""
+    """Hits and scores (seeds, N) -> (seeds, N) whose mean is the difference of two shares.
+
+    Ties at the median are unsure, unless it is the highest score: then they are the sure ones.
+    """
     surer = scores > np.median(scores, axis=1, keepdims=True)
+    surer |= ~surer.any(axis=1, keepdims=True) & (scores == scores.max(axis=1, keepdims=True))
     return _share_of(hits, surer) - _share_of(hits, ~surer)
 
 
