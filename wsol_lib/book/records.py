@@ -298,10 +298,10 @@ def value(scored: Mapping[str, np.ndarray]) -> float:
 
 def definition_changed(record: Mapping[str, Any]) -> str:
     """What of the definition is not as it was recorded, in words; empty if it is, or if the table is not at hand."""
-    try:
-        experiments = load_experiments(record["profile"])
-    except FileNotFoundError:  # the library alone
+    path = find(FILE)
+    if path is None:  # the library alone
         return ""
+    experiments = _declared(record["profile"], path, path.read_bytes())
     if record["name"] not in experiments:
         return f"the table has no {record['name']!r} in the profile {record['profile']!r}"
     now, then = experiments[record["name"]].definition, record["definition"]
@@ -309,6 +309,12 @@ def definition_changed(record: Mapping[str, Any]) -> str:
         return ""
     names = [key for key in now | then if now.get(key) != then.get(key)]
     return ", ".join(f"{key} from {then.get(key)} to {now.get(key)}" for key in names)
+
+
+@functools.lru_cache(maxsize=len(PROFILES))  # a chapter asks with each record, and each entry of the table is checked
+def _declared(profile: str, path: Path, content: bytes) -> dict[str, Any]:
+    """The table of experiments, whose file has this content."""
+    return load_experiments(profile, path)
 
 
 # -- what chapters ask -------------------------------------------------------------------------------------------------
