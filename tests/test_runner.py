@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -41,6 +42,23 @@ def book(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Cells are executed in this process, for tests of which chapters are run and not of how."""
+
+    def execute(chapter, partial, parameters, *, cwd, **_):
+        notebook = nbformat.read(chapter, as_version=4)
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            for cell in notebook.cells:
+                if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                    exec(cell.source, dict(parameters))
+        notebook.metadata["papermill"] = {}
+        return notebook
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+
+
 def runs(book):
     path = book / "runs"
     return path.read_text().split(";")[:-1] if path.exists() else []
@@ -50,7 +68,7 @@ def run(*arguments):
     return main(["book", "--no-html", *arguments])
 
 
-def test_a_notebook_without_a_number_runs_last_and_by_its_name(book):
+def test_a_notebook_without_a_number_runs_last_and_by_its_name(book, no_kernel):
     write_chapter(book / "book" / "a-page.ipynb", "open('../runs', 'a').write('page;')")
     assert run() == 0
     assert runs(book) == ["01 quick0", "02 quick0", "03 quick0", "page"]
@@ -68,14 +86,14 @@ def test_chapters_run_in_reading_order_and_keep_their_outputs(book):
     assert source.cells[-1].outputs == []
 
 
-def test_a_finished_chapter_is_not_run_again(book):
+def test_a_finished_chapter_is_not_run_again(book, no_kernel):
     run()
     run()
     assert len(runs(book)) == 3
 
 
 @pytest.mark.parametrize("change", ["chapter", "library", "parameter", "force"])
-def test_a_change_runs_it_again(book, monkeypatch, change):
+def test_a_change_runs_it_again(book, no_kernel, monkeypatch, change):
     run("--chapters", "01")
     arguments = []
     if change == "chapter":
@@ -88,7 +106,7 @@ def test_a_change_runs_it_again(book, monkeypatch, change):
     assert len(runs(book)) == 2
 
 
-def test_a_chapter_whose_stamp_is_damaged_runs_again(book):
+def test_a_chapter_whose_stamp_is_damaged_runs_again(book, no_kernel):
     run("--chapters", "01")
     stamp = book / "_build" / "quick" / "01-trial.json"
     whole = stamp.read_bytes()
@@ -103,7 +121,7 @@ def test_a_damaged_stamp_says_nothing(tmp_path, content):
     assert runner._finished(tmp_path / "stamp") == {}
 
 
-def test_a_new_record_runs_the_chapters_again_that_show_records(book):
+def test_a_new_record_runs_the_chapters_again_that_show_records(book, no_kernel):
     write_chapter(book / "book" / "02-trial.ipynb", "open('../runs', 'a').write('02;')  # results.load(")
     write_chapter(book / "book" / "03-trial.ipynb", "open('../runs', 'a').write('03;')  # claims.recorded(")
     write_chapter(book / "book" / "04-trial.ipynb", "open('../runs', 'a').write('04;')  # records.load_record(")
@@ -162,7 +180,7 @@ def test_a_failure_leaves_the_last_good_copy(book):
     assert (book / "_build" / "quick" / "02-trial.ipynb").read_text() == good
 
 
-def test_chapters_are_chosen_by_number_or_name(book):
+def test_chapters_are_chosen_by_number_or_name(book, no_kernel):
     assert run("--chapters", "03", "01-trial") == 0
     assert runs(book) == ["01 quick0", "03 quick0"]
 
@@ -273,20 +291,15 @@ def test_a_listing_is_shown_without_the_call_that_makes_it():
 
 
 @pytest.fixture
-def built(book, monkeypatch):
-    """The book with pages that show three runs; rendering is left out."""
+def built(book, no_kernel, monkeypatch):
+    """The book with pages of three chapters, one of which shows records; rendering is left out."""
     write_chapter(book / "book" / "02-trial.ipynb", "1  # records.load_record(")
     (book / "_build" / ".doctrees").mkdir(parents=True)
     (book / "_build" / ".doctrees" / "clean").touch()
-    monkeypatch.setattr(runner.site, "mend", lambda folder: None)
     with monkeypatch.context() as patch:
         patch.setattr(runner.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
-        parameters = {"profile": "quick", "seed": 0, "data_root": ""}
-        chapters = runner.select_chapters(book, None)
-        patch.setattr(runner, "_execute", lambda chapter, output, *_: shutil.copy(chapter, output) and None)
-        (book / "_build" / "quick").mkdir()
-        assert runner.execute_chapters(book, chapters, parameters, force=False) == []
-        assert runner.build_html(book, parameters) == 0
+        patch.setattr(runner.site, "mend", lambda folder: None)
+        assert main(["book"]) == 0
     assert runner.changed_since_built(book) == []
     return book
 
