@@ -151,18 +151,14 @@ def hits_one_threshold_at_a_time(score_map, boxes, taus, public, every):
     hits = np.zeros((len(IOUS), len(taus)), np.int64)
     if public:
         grey = (score_map * 255).astype(np.uint8)
-        seen = {}
         boxes = np.trunc(boxes)
+    best = {}  # mask -> IoU; many thresholds give the same one
     for i, tau in enumerate(taus):
-        if public:
-            threshold = int(tau * grey.max())
-            if threshold not in seen:
-                seen[threshold] = box_by_box(grey > threshold)[every]
-            found = seen[threshold]
-        else:
-            found = boxes_by_labels(score_map >= tau)[every]
-        best = max((iou(box, true, int(public)) for box in found for true in boxes.tolist()), default=0)
-        hits[:, i] = best >= IOUS
+        mask = grey > int(tau * grey.max()) if public else score_map >= tau
+        if (key := mask.tobytes()) not in best:
+            found = (box_by_box if public else boxes_by_labels)(mask)[every]
+            best[key] = max((iou(box, true, int(public)) for box in found for true in boxes.tolist()), default=0)
+        hits[:, i] = best[key] >= IOUS
     return hits
 
 
