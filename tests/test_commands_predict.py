@@ -2,15 +2,11 @@
 
 import fcntl
 import json
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import killed
 import numpy as np
 import pytest
 import standins
@@ -230,29 +226,18 @@ def test_killed_in_the_middle_and_repeated_it_writes_what_an_undisturbed_call_wr
     (tmp_path / "slow_localizer.py").write_text(SLOW)
     method = ["--method", "slow_localizer:Slow", "--input-size", "16"]
     journal = tmp_path / "boxes.journal"
-    arguments = [
-        sys.executable,
-        "-m",
-        "wsol_lib",
-        "predict",
-        "--images",
-        str(folder),
-        "--out",
-        str(tmp_path / "boxes.json"),
-    ]
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
-    environment = os.environ | {"PYTHONPATH": path, "WAIT_FOR_THE_KILL": "yes"}
-    running = subprocess.Popen([*arguments, *method], env=environment, stderr=subprocess.DEVNULL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["predict", "--images", str(folder), "--out", str(tmp_path / "boxes.json"), *method]
+    running = killed.start(main, arguments, WAIT_FOR_THE_KILL="yes")
     while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + 2 * reading.BATCH:
-        assert running.poll() is None
+        assert running.is_alive()
         time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.kill()
+    assert killed.ended(running) == killed.KILLED
     done = journal.read_bytes().count(b"\n") - 1
     assert done == 2 * reading.BATCH and not (tmp_path / "boxes.json").exists()
     with journal.open("ab") as file:
         file.write(b'{"file": "cut short')
-    monkeypatch.syspath_prepend(str(tmp_path))
     assert call(folder, *method)[0] == 0
     assert call(folder, *method, out="alone.json")[0] == 0
     assert (tmp_path / "boxes.json").read_bytes() == (tmp_path / "alone.json").read_bytes()
