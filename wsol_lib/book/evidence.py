@@ -254,7 +254,7 @@ def _beats(found: Mapping, measure: str) -> bool:
     """Whether an experiment's boxes are surely better than the whole image and the centred box of the best side."""
     baselines = found["record"]["baselines"]
     floor = max(baselines["whole_image"], baselines["centred_box_best_on_test"]["value"])
-    own = measure if measure == "gt_known_loc_tau_0.2" else "gt_known_loc"
+    own = "gt_known_loc_tau_0.2" if measure.endswith("tau_0.2") else "gt_known_loc"  # the boxes that are measured
     return uncertainty.mean_share(MEASURES[own](found["kept"]))[1] > floor
 
 
