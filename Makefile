@@ -25,8 +25,9 @@ book: venv ## execute the chapters, render them to _build/html/index.html (PROFI
 pdf: venv ## print the built book to _build/html/wsol-book.pdf (needs chromium)
 	$(RUN) -m wsol_lib.book.pdf
 
+# a process a core, each with one thread; who is done takes over what another one has left
 test: venv ## run the tests; those of the built pages need make book first, and chromium
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 lint: venv ## check and format with ruff, strip notebook outputs
 	$(RUN) -m pip install --quiet pre-commit
