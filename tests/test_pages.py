@@ -1,7 +1,7 @@
 """The built book as a browser shows it: nothing missing, cut off or unreachable, on a wide screen and on a phone.
 
 `make book` builds the pages, any Chromium shows them; without the one or the other these tests skip. They skip too where the
-pages are older than what they are made of; `.ci/run` (WSOL_BUILT) and GitHub (CI) have built them, and there the first test fails.
+pages are older than what they are made of; `.ci/run` (WSOL_BUILT) and GitHub (CI) have built them: there the first test fails.
 """
 
 import functools
