@@ -168,12 +168,12 @@ class FusedLayerCAM(GradCAM):
 
 
 class GradCAMLocalizer(Localizer):
-    """Grad-CAM as a localizer, "wsol_lib.gradient_maps:GradCAMLocalizer"."""
+    """Grad-CAM as a localizer, by its dotted path."""
 
     network_class = GradCAM
 
 
 class LayerCAMLocalizer(Localizer):
-    """LayerCAM of all stages as a localizer, "wsol_lib.gradient_maps:LayerCAMLocalizer"."""
+    """LayerCAM of all stages as a localizer, by its dotted path."""
 
     network_class = FusedLayerCAM
