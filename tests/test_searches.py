@@ -4,12 +4,16 @@ import json
 
 import pytest
 
+from wsol_lib import localizers
 from wsol_lib.__main__ import main
 from wsol_lib.book import searches
+from wsol_lib.boxes import localized
+from wsol_lib.data import load_dataset
 from wsol_lib.search import Settings, read_study
 
+BIRDS = {"image_size": 32, "species_per_family": 1, "n_images": 8}
 SMALL = ["--method", "cam", "--backbone", "efficientnet_lite0", "--dataset", "synthbirds", "--trials", "2"]
-SMALL += ["--option", "image_size=32", "species_per_family=1", "n_images=8", "train-weaksup.limit_per_class=1"]
+SMALL += ["--option", *(f"{name}={value}" for name, value in BIRDS.items()), "train-weaksup.limit_per_class=1"]
 SMALL += ["--input-size", "32", "--epochs", "1", "--batch-size", "8", "--fix", "freeze=all", "output_stride=32"]
 
 
@@ -31,6 +35,9 @@ def test_a_record_has_every_trial_the_winner_its_interval_and_the_floor(searched
     trials = read_study(searched / "cam.journal").trials
     assert [one["score"] for one in record["trials"]] == [trial.value for trial in trials]
     assert record["interval"][0] <= record["value"] <= record["interval"][1] and record["n"] == 8
+    winner, test = localizers.load(searched / "cam"), load_dataset("synthbirds", "test", **BIRDS)
+    boxes, _ = winner.boxes(test.images(range(8)), test.labels)
+    assert record["value"] == localized(boxes, test.boxes).float().mean().item()
     assert 0 <= record["baselines"]["whole_image"] <= 1 and record["commit"] == "0123456789ab"
     assert record["looks"][0]["images"] == 8 and record["settings"]["epochs"] == 1
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from wsol_lib import localizers
 from wsol_lib.book import records
@@ -23,9 +22,8 @@ from wsol_lib.book.experiments import baselines
 from wsol_lib.book.units import commit, is_committed
 from wsol_lib.boxes import localized
 from wsol_lib.cache import atomic_path
-from wsol_lib.data import LocalizationDataset, scaled_boxes
-from wsol_lib.data.transforms import stack_images
-from wsol_lib.localizer import BATCH, Localizer
+from wsol_lib.data import LocalizationDataset
+from wsol_lib.localizer import Localizer
 from wsol_lib.search import LARGEST_LOSS, Settings, read_study
 from wsol_lib.search.trial import load_split
 from wsol_lib.uncertainty import mean_share
@@ -98,14 +96,7 @@ def build(
 
 def right(localizer: Localizer, test: LocalizationDataset) -> np.ndarray:
     """Which boxes, at the localizer's own threshold, are right at IoU 0.5: bool (N,)."""
-    found = []
-    for start in range(0, len(test), BATCH):
-        indices = list(range(start, min(start + BATCH, len(test))))
-        images = stack_images(test, indices, localizer.input_size)
-        boxes = localizer.predict(images, test.labels[indices]).boxes
-        truth = [scaled_boxes(test, i, images.shape[-2:]).float() for i in indices]
-        found.append(localized(boxes, truth, 0.5))
-    return torch.cat(found).numpy()
+    return localized(localizer.predict_dataset(test)[0], test.boxes).numpy()
 
 
 def write(record: dict[str, Any], folder: Path | None = None) -> Path:
