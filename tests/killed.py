@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def ended(process) -> int:
         process.kill()
         raise AssertionError(f"expected a process that ends in {TIMEOUT} seconds, found one at work still")
     return process.exitcode
+
+
+def until(condition) -> None:
+    """Wait for what other processes do."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, f"expected what others do within {TIMEOUT} seconds, found it undone"
+        time.sleep(0.01)
 
 
 def in_two_processes(target, arguments_of, **environment):

@@ -12,6 +12,7 @@ import torch
 
 from wsol_lib import localizers
 from wsol_lib.__main__ import main
+from wsol_lib.cache import one_at_a_time
 from wsol_lib.commands import train
 from wsol_lib.localizer import Localizer
 
@@ -153,16 +154,20 @@ def say_to(path, arguments):
 
 
 def test_of_two_calls_at_once_the_second_waits_for_what_the_first_has_trained(root, tmp_path):
-    given = ["--method", "cam", "--dataset", "folder", "--data-root", str(root), "--out", str(tmp_path / "out")]
+    """The folder is held here until both have come to it: none can have ended before the other begins."""
+    out = tmp_path / "out"
+    given = ["--method", "cam", "--dataset", "folder", "--data-root", str(root), "--out", str(out)]
     settings = ["--backbone", "tiny", "--batch-size", "4", "--epochs", "2", "--set", "pretrained=false"]
     said = [tmp_path / f"{number}.txt" for number in range(2)]
-    both = [killed.start(say_to, path, ["train", *given, *settings]) for path in said]
+    waits = f"another training is at work in {out}: this one waits until it has ended\n"
+    with one_at_a_time(out):
+        both = [killed.start(say_to, path, ["train", *given, *settings]) for path in said]
+        killed.until(lambda: all(path.exists() and path.read_text() == waits for path in said))
     assert [killed.ended(process) for process in both] == [0, 0], [path.read_text() for path in said]
     first, second = sorted((path.read_text() for path in said), key=lambda text: "is finished" in text)
     assert "kept in" in first and "is finished" not in first
     assert "is finished: trained" in second and "kept in" not in second
-    assert second.startswith("another training is at work in") and "this one waits" in second
-    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".json", ".pt"]
+    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".json", ".pt"]
 
 
 def test_a_folder_with_other_things_is_left_alone(root, capsys):
