@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wsol_lib.book import plots, records, rows
-from wsol_lib.uncertainty import difference
+from wsol_lib.uncertainty import difference, mean_share
 
 HITS = {
     "photos-cam": np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool),
@@ -65,3 +65,22 @@ def test_a_row_an_experiment_from_the_top_with_the_floor():
     labels = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert labels == ["whole image, 10.0%", "best centred box, 40.0%", "printed"]
     assert [text.get_text() for text in ax.texts] == ["75.0%", "62.5%"]
+
+
+def test_a_line_over_a_number_with_intervals_and_the_floor():
+    _, ax = plt.subplots()
+    lines = {"CAM": {5: "photos-ddt", 1000: "photos-cam"}, "student": {5: "photos-psol"}}
+    rows.draw_over(ax, lines, {"CAM": "pseudo box", "student": "#123456"}, of="photographs a class")
+    drawn = {bars.get_label(): bars.lines[0] for bars in ax.containers}
+    assert {label: line.get_color() for label, line in drawn.items()} == {
+        "CAM": plots.COLOURS["pseudo box"],
+        "student": "#123456",
+    }
+    assert drawn["CAM"].get_xydata().tolist() == [[5, 0.75], [1000, 0.625]]
+    (ends,) = ax.containers[0].lines[2]
+    _, low, high = mean_share(HITS["photos-cam"])
+    np.testing.assert_allclose(ends.get_segments()[1], [[1000, low], [1000, high]])
+    heights = {line.get_label(): line.get_ydata()[0] for line in ax.lines if line.get_ls() in ("--", ":")}
+    assert heights == {"whole image": 0.1, "best centred box": 0.4}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["5", "1,000"]
+    assert ax.get_xlabel() == "photographs a class" and ax.get_xscale() == "log"

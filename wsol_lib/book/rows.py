@@ -93,3 +93,25 @@ def draw(
     first = next(iter(kept.values()))
     ax.set_xlabel(f"GT-known Loc, {first['n']:,} images")
     ax.figure.legend(loc="outside lower center", ncols=3)
+
+
+def draw_over(ax: Axes, lines: Mapping[str, Mapping[int, str]], colours: Mapping[str, str], *, of: str) -> None:
+    """GT-known Loc of experiments over a number in which they differ, with intervals over images and seeds, and the floor.
+
+    Args:
+        lines: label -> number -> name of the experiment; the axis is logarithmic
+        colours: label -> colour, or a meaning out of ``plots.COLOURS``
+        of: what the number counts
+    """
+    for label, names in lines.items():
+        value, low, high = np.array([mean_share(records.hits(name)) for name in names.values()]).T
+        style = {"fmt": "o-", "ms": 4, "capsize": 3, "color": COLOURS.get(colours[label], colours[label])}
+        ax.errorbar([*names], value, [value - low, high - value], label=label, **style)
+    kept = [name for names in lines.values() for name in names.values()]
+    for name, share in floor(kept[0]).items():
+        ax.axhline(share, color=COLOURS["baseline"], ls=FLOORS[name], zorder=0, label=name)
+    numbers = sorted({number for names in lines.values() for number in names})
+    ax.set(xlabel=of, ylabel=f"GT-known Loc, {records.load_record(kept[0])['n']:,} images", xscale="log")
+    ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    ax.minorticks_off()
+    ax.yaxis.set_major_formatter("{x:.0%}")
