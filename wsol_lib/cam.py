@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from wsol_lib.losses import accuracy
 from wsol_lib.models import Backbone, GapLinear, Network, eval_mode
 
 
@@ -127,8 +128,7 @@ class CAM(Classifier):
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Logits (N, K), labels (N,) -> "loss", the mean cross entropy, and "accuracy" in [0, 1]."""
-    accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
-    return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+    return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy(logits, labels)}
 
 
 @torch.no_grad()
