@@ -1,4 +1,4 @@
-"""Archives of data sets: an address or a file goes in, a folder that is whole or not there at all comes out.
+"""Archives of data sets, fetched and unpacked into a folder that is whole or not there at all.
 
 An archive is checked against its published checksum before anything is unpacked, and is unpacked beside its place, so
 that a run that is interrupted, refused or out of room leaves what was there before. Two runs of one machine do not get into

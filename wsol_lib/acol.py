@@ -1,4 +1,4 @@
-"""ACoL: features go into two classifiers, the second sees what the first did not need; the larger of both maps comes out.
+"""ACoL: two classifiers on the same features; the second sees what the first did not need. The map is the larger of both.
 
 Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization" (CVPR 2018), section 3.2;
 "Evaluating WSOL Methods Right", section 5.1, whose code is the reference here; its threshold is 0.7 where that of the

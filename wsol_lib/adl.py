@@ -1,4 +1,4 @@
-"""Attention-based dropout layer: feature maps go in, the same maps with their strongest places erased come out.
+"""ADL, the attention-based dropout layer: it erases the strongest places of feature maps while a classifier trains.
 
 Choe and Shim, "Attention-Based Dropout Layer for Weakly Supervised Object Localization" (CVPR 2019), section 3;
 "Evaluating WSOL Methods Right", section 5.1. The layers have nothing to learn and exist in training alone: they are hooked

@@ -1,4 +1,4 @@
-"""CutMix: images and labels go in, images with a rectangle of another image and both labels come out and are trained on.
+"""CutMix: a classifier trained on images with a rectangle of another image, and on both labels.
 
 Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (ICCV 2019), section 3;
 "Evaluating WSOL Methods Right", section 5.1. As in the authors' code one rectangle and one share serve the whole batch, and

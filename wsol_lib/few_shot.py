@@ -1,4 +1,4 @@
-"""The few-shot baseline: a few images with their masks or boxes go in, a network that marks the foreground comes out.
+"""The few-shot baseline: a network that learns the foreground from a few images with masks or boxes.
 
 "Evaluating WSOL Methods Right", section 5.1: what the full supervision of ``train-fullsup`` gives when it trains a model
 instead of choosing hyperparameters. The last layer of the network becomes one 1 x 1 convolution, each pixel is trained with

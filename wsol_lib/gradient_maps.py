@@ -1,4 +1,4 @@
-"""Gradient maps: a classifier with any head and a class go in, one score map an image comes out.
+"""Gradient maps: score maps of a class from a classifier with any head.
 
 Grad-CAM (Selvaraju et al., ICCV 2017), Grad-CAM++ (Chattopadhay et al., WACV 2018) and LayerCAM (Jiang et al., TIP 2021).
 All three weigh the channels of a feature map by gradients of the class's logit and keep the positive part; they need no

@@ -1,4 +1,4 @@
-"""Hide-and-Seek: normalised images go in, the same images with random patches hidden come out and are trained on.
+"""Hide-and-Seek: a classifier trained on images of which random patches are hidden.
 
 Singh and Lee, "Hide-and-Seek: Forcing a Network to be Meticulous" (ICCV 2017), section 3.1; "Evaluating WSOL Methods
 Right", section 5.1. The paper fills a patch with the mean colour of the training images, so that the first layer's

@@ -1,4 +1,4 @@
-"""Hyperparameters: a value and its feasible range go in; a value outside of it does not come through.
+"""Hyperparameters and their feasible ranges: a value outside of its range is refused.
 
 The ranges are those of the methods' ``search_space``, (low, high), both ends allowed. Two integers are the ends of an
 integer range. An infinite end is the one of CutMix's size prior, which "Evaluating WSOL Methods Right" draws as

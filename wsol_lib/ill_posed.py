@@ -1,4 +1,4 @@
-"""When no threshold can find the object: what is known of classes and cues goes in, their exact posterior comes out.
+"""When no threshold can find the object: the exact posterior of a class, given a cue of the image.
 
 Section 3 of "Evaluating Weakly Supervised Object Localization Methods Right". An image is a bag of cues M, each either
 foreground (T = 1) or background (T = 0), and its label Y is that of the whole bag. Even the score that knows everything a

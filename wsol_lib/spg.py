@@ -1,4 +1,4 @@
-"""SPG: a classifier's own map, cut at two thresholds, goes in as a mask; features that tell objects apart come out.
+"""SPG, self-produced guidance: a classifier's own map, cut at two thresholds, teaches its trunk what is object.
 
 Zhang et al., "Self-produced Guidance for Weakly-supervised Object Localization" (ECCV 2018), section 3; "Evaluating WSOL
 Methods Right", section 5.1, whose code is the reference here. In the paper's names: A is the classifier, whose class

@@ -1,4 +1,4 @@
-"""Figures of the book: images, boxes and score maps go in, one consistent style comes out.
+"""Figures of the book, in one style: images with boxes and score maps, galleries, sliders.
 
 Colours mean the same thing on every page: see ``COLOURS``. Boxes are xyxy in continuous pixels; matplotlib puts pixel centres
 on whole numbers, so everything here shifts by half a pixel once and in one place.

@@ -1,4 +1,4 @@
-"""The book: chapters go in, executed copies and one HTML site come out.
+"""The book: executes the chapters and builds one HTML site of them.
 
 Each chapter of ``book/`` is executed by papermill into ``_build/PROFILE/``; a chapter whose text, library and parameters,
 and whose records if it shows some, are those of its last run is not run again. Then jupyter-book turns the executed

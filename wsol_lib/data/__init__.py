@@ -1,4 +1,4 @@
-"""Data: a name and a split go in, a sequence of samples comes out, the same for every data set.
+"""Data sets by name and split: sequences of samples, the same for every data set.
 
 The three splits are those of "Evaluating WSOL Methods Right" (section 4.2): train on ``train-weaksup`` (labels), choose
 on ``train-fullsup`` (boxes), look at ``test`` once.

@@ -1,4 +1,4 @@
-"""Image files: bytes go in, RGB pixels come out, or one sentence that names the file."""
+"""Image files as RGB pixels; what cannot be read is named in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study: settings go in, and the trials that any number of processes finish stay together in one file.
+"""A study: the trials of one search, kept in one file whatever number of processes runs them.
 
 The file is an Optuna journal. In a journal a trial whose process is killed would stay a running one for ever (Optuna's
 heartbeat needs a data base), so a trial is written when it is finished, in one line. Until then it is a lock on a byte of
@@ -90,7 +90,7 @@ class Study:
         return self._study.user_attrs.get("looks", [])
 
     def claim(self, trials: int) -> int | None:
-        """The first of so many trials that is neither finished nor locked, now locked; None if there is none."""
+        """The lowest number below ``trials`` that is neither finished nor locked, now locked; None if there is none."""
         for number in range(trials):
             if self._locks.take(FIRST_TRIAL + number):
                 if number not in {trial.user_attrs["number"] for trial in self.trials}:
@@ -167,7 +167,7 @@ def read_study(path: Path, lock: Study | None = None) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
         raise ValueError(
-            f"expected an Optuna journal in {path}, found something else ({error}): name another storage, or mend this one"
+            f"expected an Optuna journal in {path}, found something else ({error}): name another storage, or repair this one"
         ) from None
     try:
         return optuna.load_study(study_name=NAME, storage=storage)
