@@ -208,7 +208,12 @@ def test_preprocess_refuses_what_is_not_a_batch_of_uint8_images(images):
 
 @pytest.mark.skipif("WSOL_DATA" not in os.environ, reason="WSOL_DATA is not set: no Tiny-ImageNet to classify")
 def test_embedded_weights_classify_tiny_imagenet():
-    """54 to 55 % on 1,000 images of the validation set among its 200 classes; wrong padding or scaling loses percents."""
+    """Of 1,000 images of the validation set 535 are named right among its 200 classes; padding as PyTorch's names 522,
+    another epsilon of batch norm 546, ImageNet's usual scaling 387.
+
+    Rounding by another processor may move some: of two the best logits are less than 0.002 apart. Half of the way to the
+    nearest of those mistakes is left to it.
+    """
     from timm.data import ImageNetInfo
 
     dataset = load_dataset("tiny-imagenet", "test")
@@ -218,10 +223,10 @@ def test_embedded_weights_classify_tiny_imagenet():
     hits = 0
     with torch.inference_mode():
         for start in range(0, 1000, 100):
-            images = torch.stack([dataset[i].image for i in range(start, start + 100)])
+            images = dataset.images(range(start, start + 100))
             logits = backbone(backbone.preprocess(images, 224))[:, columns]
             hits += int((logits.argmax(dim=1) == dataset.labels[start : start + 100]).sum())
-    assert 0.535 <= hits / 1000 <= 0.56
+    assert 530 <= hits <= 540
 
 
 # -- modes ---------------------------------------------------------------------------------------------------------------
