@@ -132,14 +132,16 @@ def main() -> None:
                 Path(name, size, "experiments.yaml").write_text(yaml.safe_dump({"growth": EXPERIMENT}))
             for one in tqdm(args.commands, f"{number:,} images"):
                 found[one][number] = in_a_process(one, Path(name))
+                if args.record:  # now: what is killed keeps what it has
+                    record(one, number, found[one][number])
     print(table(found, args.images))
-    if args.record:
-        os.environ["WSOL_RESULTS"] = str(Path(__file__).parents[1] / "results")
-        for one, rows in found.items():
-            for number, row in rows.items():
-                facts = {"clock": round(row["clock"], 2), "mib": round(row["mib"], 1)}
-                about = {"chapter": "growth", "profile": "tiny", "dataset": "folder", "n": number, "seed": 0}
-                results.record(f"{one}/{number}", round(row["seconds"], 2), **about, **facts)
+
+
+def record(name: str, number: int, row: dict[str, float]) -> None:
+    os.environ["WSOL_RESULTS"] = str(Path(__file__).parents[1] / "results")
+    about = {"chapter": "growth", "profile": "tiny", "dataset": "folder", "n": number, "seed": 0}
+    facts = {"clock": round(row["clock"], 2), "mib": round(row["mib"], 1)}
+    results.record(f"{name}/{number}", round(row["seconds"], 2), **about, **facts)
 
 
 def table(found: dict[str, dict[int, dict[str, float]]], numbers: list[int]) -> str:
