@@ -17,6 +17,7 @@ from torchvision.io import write_png
 from wsol_lib import localizers, models, search
 from wsol_lib.__main__ import main
 from wsol_lib.boxes import normalize_score_maps
+from wsol_lib.cam import CAM
 from wsol_lib.data import load_dataset
 from wsol_lib.data.openimages import OpenImages
 from wsol_lib.localizer import Localizer, Predictions
@@ -85,7 +86,7 @@ def instant(monkeypatch):
     """Trials without training: the loss is 100 times the learning rate, the score 1 minus it. Gives the values they had."""
     ran = []
 
-    def run_trial(settings, values, sets, num_workers=0):
+    def run_trial(settings, values, sets, *rest):
         ran.append(values)
         rate = values["learning_rate"]
         return {"score": 1 - rate, "epoch": 1, "loss": 100 * rate, "seconds": 0.0}, None
@@ -436,6 +437,33 @@ def test_a_search_that_is_taken_up_again_is_that_of_one_run(storage, tmp_path):
     assert list(at_once) == ["number", "learning_rate", "loss", "converged", "score", "epoch", "seconds"]
     assert at_once["number"].tolist() == [0, 1, 2] and at_once["score"].between(0, 1).all()
     assert at_once["learning_rate"].tolist() == [point["learning_rate"] for point in search.draw_points(settings(), 3)]
+
+
+def test_a_training_that_was_killed_goes_on(storage, tmp_path, monkeypatch):
+    """A trial, and the last training before the look: two steps an epoch, killed in the third of three epochs."""
+    loss, steps = CAM.loss, []
+
+    def dies_once(self, *arguments):
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return loss(self, *arguments)
+
+    chosen = settings(epochs=3)
+    alone = search.search(chosen, tmp_path / "alone.journal", trials=1)
+    seen = search.look_at_test(chosen, tmp_path / "alone.journal")
+    monkeypatch.setattr(CAM, "loss", dies_once)
+    with pytest.raises(KeyboardInterrupt):
+        search.search(chosen, storage, trials=1)
+    frame = search.search(chosen, storage, trials=1)
+    pd.testing.assert_frame_equal(frame.drop(columns="seconds"), alone.drop(columns="seconds"))
+    assert len(steps) == 7, "four, the one that was cut off, and two"
+
+    steps.clear()
+    with pytest.raises(KeyboardInterrupt):
+        search.look_at_test(chosen, storage)
+    assert search.look_at_test(chosen, storage) == seen and len(steps) == 7
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()], "checkpoints that nobody needs"
 
 
 def test_what_is_finished_is_not_run_again(storage, instant):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -61,6 +62,7 @@ def search(
 ) -> pd.DataFrame:
     """Run what is missing of the first ``trials`` trials, and wait for those that other processes are running.
 
+    A trial that was killed goes on from its checkpoint, the folder PATH.trial-NUMBER, which is gone when it is finished.
     Of the processes that ``accelerate launch`` starts the first one alone reads and writes the storage, and tells the
     others what to train.
 
@@ -95,9 +97,11 @@ def search(
                 time.sleep(1)
                 continue
             values = hyperparameters(settings, points[number])
-            outcome, _ = run_trial(settings, values, sets, num_workers)
+            unfinished = f"{storage}.trial-{number}"
+            outcome, _ = run_trial(settings, values, sets, num_workers, unfinished)
             if study:
                 study.add(number, points[number], outcome.pop("score"), values=values, **outcome)
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _next(study: Study, trials: int, bar: tqdm) -> tuple[int | None, bool]:
@@ -131,7 +135,10 @@ def train_best(
     main = Accelerator().is_main_process
     with _study(settings, storage) if main else nullcontext() as study:
         (best,) = broadcast_object_list([_best(study) if study else None])
-    return _train(settings, best, storage, root, num_workers)
+    localizer = _train(settings, best, storage, root, num_workers)
+    if main:
+        shutil.rmtree(_unfinished(storage, best), ignore_errors=True)
+    return localizer
 
 
 def _train(
@@ -139,7 +146,8 @@ def _train(
 ) -> Localizer:
     if best is None:
         raise ValueError(f"expected a finished trial in {storage}, found none: run the search first")
-    outcome, localizer = run_trial(settings, best["values"], load_sets(settings, root, final=True), num_workers)
+    sets = load_sets(settings, root, final=True)
+    outcome, localizer = run_trial(settings, best["values"], sets, num_workers, _unfinished(storage, best))
     if outcome["epoch"] is None:
         raise ValueError(
             f"expected a network that stays finite of trial {best['number']}, the best in {storage}, found none: search more "
@@ -186,13 +194,20 @@ def look_at_test(
         localizer = _train(settings, look, storage, root, num_workers)
         if out is not None and main:
             localizer.save(out)
-        if done:
-            return looks
-        look |= {"score": score(localizer, test, settings.metric), "images": len(test)}
-        look["date"] = datetime.date.today().isoformat()
-        if study:
+        if not done:
+            look |= {"score": score(localizer, test, settings.metric), "images": len(test)}
+            look["date"] = datetime.date.today().isoformat()
+            looks = [*looks, look]
+        if study and not done:
             study.add_look(look)
-        return [*looks, look]
+        if main:
+            shutil.rmtree(_unfinished(storage, look), ignore_errors=True)
+        return looks
+
+
+def _unfinished(storage: str | Path, best: dict[str, Any]) -> str:
+    """Where the last training keeps its checkpoint until it is no longer needed."""
+    return f"{storage}.best-{best['number']}"
 
 
 def _study(settings: Settings, storage: str | Path) -> Study:

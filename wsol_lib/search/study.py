@@ -2,7 +2,7 @@
 
 The file is an Optuna journal. In a journal a trial whose process is killed would stay a running one for ever (Optuna's
 heartbeat needs a data base), so a trial is written when it is finished, in one line. Until then it is a lock on a byte of
-the file PATH.running, and a lock goes with its process, however that ends: the trial of a killed process is run again, a
+the file PATH.running, and a lock goes with its process, however that ends: the trial of a killed process is taken up again, a
 finished one never. Several machines can share a study where their file system has locks, as NFS does.
 """
 

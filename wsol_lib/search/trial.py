@@ -157,7 +157,7 @@ class _BoxAccuracy(torch.nn.Module):
 
 
 def run_trial(
-    settings: Settings, values: dict[str, Any], sets: Sets, num_workers: int = 0
+    settings: Settings, values: dict[str, Any], sets: Sets, num_workers: int = 0, checkpoint: str | Path | None = None
 ) -> tuple[dict[str, Any], Localizer]:
     """Fit one localizer and score it.
 
@@ -166,11 +166,13 @@ def run_trial(
         values: of the localizer, as :func:`wsol_lib.search.hyperparameters` gives
         sets: as :func:`load_sets` gives
         num_workers: processes that load images; 0 loads in this one
+        checkpoint: a folder from which a training goes on that was killed, as in :func:`wsol_lib.localizers.fit`; not used
+            where the best epoch counts, which would be forgotten
 
     Returns:
         ``score`` on ``sets.scored`` in [0, 1]; ``epoch`` it is of, counted over all trainings of the method; ``loss`` of the
-        last epoch; ``seconds``; and the localizer, as it was at that epoch. A network that is no longer finite has no epoch,
-        no loss, and a score of 0.
+        last epoch; ``seconds`` of this call; and the localizer, as it was at that epoch. A network that is no longer finite has
+        no epoch, no loss, and a score of 0.
 
     Raises:
         ValueError: as :func:`create_localizer`; a damaged image
@@ -181,7 +183,7 @@ def run_trial(
     if settings.checkpoint == "best":
         localizer.after_epoch = best.look
     try:
-        localizer.fit(sets.training, sets.boxed, None)
+        localizer.fit(sets.training, sets.boxed, Path(checkpoint) if checkpoint and not localizer.after_epoch else None)
         epochs = len(localizer.history)
         if best.epoch is None:
             best.score, best.epoch = score(localizer, sets.scored, settings.metric), epochs
