@@ -14,6 +14,8 @@ from wsol_lib.book.rescore import rescore
 from wsol_lib.data import load_dataset
 
 KEPT = sorted(Path(__file__).parents[1].glob("results/boxes/*.npz"))
+#: of experiments, of searches, and the counts of chapters
+RECORDS = {path.stem: json.loads(path.read_text()) for path in KEPT[0].parents[1].glob("*.json")} if KEPT else {}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,18 @@ def test_all_that_is_kept_is_scored_again(path):
 
 
 def test_every_record_of_an_experiment_has_its_boxes_and_the_other_way_round():
-    root = Path(__file__).parents[1] / "results"
-    recorded = {p.stem for p in root.glob("*.json") if "checksum" in json.loads(p.read_text())}
+    recorded = {name for name, record in RECORDS.items() if "definition" in record}
     assert recorded == {path.stem for path in KEPT}
     assert sum(path.stat().st_size for path in KEPT) <= 12e6
+
+
+def test_every_record_is_of_committed_code_and_the_counts_of_a_chapter_of_one_run():
+    """A name that a chapter no longer has would stay in its file, with the commit of an earlier run."""
+    for name, record in RECORDS.items():
+        counts = [] if "checksum" in record else [entry["commit"] for entry in record.values()]
+        own = counts or [record["commit"], *(run["commit"] for run in record.get("seeds", []))]
+        assert all(map(units.is_committed, own)), name
+        assert len(set(counts)) <= 1, name
 
 
 def test_what_was_recorded_agrees(book, capsys):
