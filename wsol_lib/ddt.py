@@ -1,4 +1,4 @@
-"""Deep descriptor transforming (DDT): boxes of what many images share, from the features of a pretrained network.
+"""Deep descriptor transforming (DDT): boxes from the first principal component of a pretrained network's features.
 
 Wei et al., "Unsupervised Object Discovery and Co-Localization by Deep Descriptor Transforming" (2019), as
 recapped in section 3.2 of the PSOL paper: the descriptors of all positions of all images are projected on their first
@@ -523,7 +523,7 @@ class Components(Network):
 
 
 class DDTLocalizer(Localizer):
-    """DDT by its name, "ddt": nothing is trained, the object is what all images, or those of a class, have in common.
+    """DDT by its name, "ddt": nothing is trained, the object is where the component of all images, or of a class, is positive.
 
     Without boxed images, and without a ``tau``, its threshold is the paper's: the zero of the indicator map. With them tau is
     chosen on normalised maps, as everybody's is. Settings of its own: ``class_wise``, a component for each class, as PSOL has

@@ -2,7 +2,7 @@
 
 A localizer of yours (--model) looks at photographs of any kind. A method (--method, cam unless you name one) is trained on the
 photographs themselves: they lie in a folder for each class, ``DIR/<class>/``. Photographs that lie in DIR itself, or with --flat
-anywhere below it, have no classes: cam then takes ImageNet's, without training, and ddt looks for what they have in common.
+anywhere below it, have no classes: cam then takes ImageNet's, without training, and ddt one component for all of them.
 A file ``DIR/annotations.json`` with boxes of some of them, as COCO JSON, chooses thresholds.
 """
 
