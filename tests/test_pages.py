@@ -30,7 +30,8 @@ BOOK = sorted(
     path.stem for path in (Path(__file__).parents[1] / "book").glob("*.*") if path.suffix in (".ipynb", ".md")
 )
 PAGES = [f"book/{stem}.html" for stem in BOOK] + ["genindex.html", "search.html"]
-each_page = pytest.mark.parametrize("page", PAGES)
+# module: all tests of a page come together, so that of several test processes one alone opens it
+each_page = pytest.mark.parametrize("page", PAGES, scope="module")
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -50,38 +51,42 @@ def browser():
         browser.close()
 
 
-def opened(browser, page, viewport=WIDE, mode="light", **options):
-    """A page in a window of its own, with what it said and asked for; close its context."""
-    context = browser.new_context(viewport=viewport, **options)
-    context.add_init_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
-    tab = context.new_page()
-    tab.errors, tab.requests = [], []
-    tab.on("console", lambda message: tab.errors.append(message.text) if message.type == "error" else None)
-    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
-    tab.on("request", lambda request: tab.requests.append(request.url))
-    tab.goto((HTML / page).as_uri())
-    tab.evaluate(READY)
-    return tab
+@pytest.fixture(scope="module")
+def opened(browser):
+    """A page, on a wide screen or a phone, with what it said and asked for, in the window of the page before it."""
+
+    @functools.cache
+    def window(phone, mode):  # to make one takes as long as to show a page
+        touched = {"is_mobile": True, "has_touch": True} if phone else {}
+        context = browser.new_context(viewport=PHONE if phone else WIDE, **touched)
+        context.add_init_script(f"localStorage.setItem('mode', '{mode}'); localStorage.setItem('theme', '{mode}')")
+        tab = context.new_page()
+        tab.on("console", lambda message: tab.errors.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: tab.errors.append(str(error)))
+        tab.on("request", lambda request: tab.requests.append(request.url))
+        return tab
+
+    def show(page, phone=False, mode="light"):
+        tab = window(phone, mode)
+        tab.errors, tab.requests = [], []
+        tab.goto((HTML / page).as_uri())
+        tab.evaluate(READY)
+        return tab
+
+    return show
 
 
 @pytest.fixture(scope="module")
-def seen(browser):
+def seen(opened):
     """page -> what a wide window in light and dark and a phone show of it."""
 
     @functools.cache
     def look(page):
-        found = {}
-        for name, viewport, mode, script in (
-            ("wide", WIDE, "light", FACTS),
-            ("dark", WIDE, "dark", CONTRAST),
-            ("phone", PHONE, "light", SIDEWAYS),
-        ):
-            phone = {"is_mobile": True, "has_touch": True} if viewport is PHONE else {}
-            tab = opened(browser, page, viewport, mode, **phone)
-            found[name] = tab.evaluate(script)
-            if name == "wide":
-                found |= {"errors": tab.errors, "requests": tab.requests, "light": tab.evaluate(CONTRAST)}
-            tab.context.close()
+        tab = opened(page)
+        found = {"wide": tab.evaluate(FACTS), "light": tab.evaluate(CONTRAST)}
+        found |= {"errors": tab.errors, "requests": tab.requests}
+        found["dark"] = opened(page, mode="dark").evaluate(CONTRAST)
+        found["phone"] = opened(page, phone=True).evaluate(SIDEWAYS)
         return found
 
     return look
@@ -282,22 +287,20 @@ def dials(tab):
 
 
 @pytest.mark.parametrize("page", WITH_SLIDERS)
-def test_sliders_answer_to_mouse_and_keyboard(browser, page):
-    tab = opened(browser, page)
+def test_sliders_answer_to_mouse_and_keyboard(opened, page):
+    tab = opened(page)
     for figure, dial, end in dials(tab):
         assert dial.evaluate("dial => dial.labels[0].innerText.trim() != ''"), "a dial without a name"
         assert moved(figure, tab.mouse.click, *end)
         dial.focus()
         assert moved(figure, tab.keyboard.press, "ArrowLeft")
-    tab.context.close()
 
 
 @pytest.mark.parametrize("page", WITH_SLIDERS)
-def test_sliders_answer_to_touch(browser, page):
-    tab = opened(browser, page, PHONE, is_mobile=True, has_touch=True)
+def test_sliders_answer_to_touch(opened, page):
+    tab = opened(page, phone=True)
     for figure, _, end in dials(tab):
         assert moved(figure, tab.touchscreen.tap, *end)
-    tab.context.close()
 
 
 # -- links: no browser needed ------------------------------------------------------------------------------------------
