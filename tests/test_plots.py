@@ -294,32 +294,3 @@ def scaled(values, factor, *, offset=0.0):
 def test_a_line_that_no_bracket_allows_to_break_stays():
     line = "result = " + " + ".join(["number"] * 20)
     assert listing._broken([line]) == [line]
-
-
-RECORD = {
-    "value": 0.62,
-    "dataset": "tiny-imagenet",
-    "n": 10_000,
-    "date": "2026-11-21",
-    "device": "cpu (2 threads)",
-    "commit": "abc",
-    "versions": {"torch": "2.6"},
-}
-
-
-def test_recorded_measurements_come_with_their_origin():
-    shown = plots.recorded({"cam/a": RECORD, "other/b": RECORD}, "cam/").data
-    assert "| a | 62.0% | tiny-imagenet | 10,000 |" in shown and "| b |" not in shown
-    assert "cpu (2 threads)" in shown and "commit abc" in shown
-
-
-def test_names_of_records_are_text_whatever_they_say():
-    record = {**RECORD, "dataset": "<script>x</script>", "device": "<i>", "commit": None}
-    shown = plots.recorded({"a | b <b>\n\nc & d": record}).data
-    assert "| a \\| b &lt;b&gt; c &amp; d | 62.0% | &lt;script&gt;x&lt;/script&gt; | 10,000 |" in shown
-    assert "on &lt;i&gt; with" in shown and "commit None" in shown and "<" not in shown
-
-
-@pytest.mark.parametrize("records", [{}, {"other/b": RECORD}])
-def test_without_records_it_says_so(records):
-    assert "No recorded measurements" in plots.recorded(records, "cam/").data

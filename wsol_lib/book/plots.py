@@ -23,7 +23,7 @@ import numpy as np
 import seaborn as sns
 import torch
 from IPython import get_ipython
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -371,25 +371,3 @@ def _as_link(figure: Figure) -> str:
     link = _link(_drawn(figure), quality=80)
     plt.close(figure)
     return link
-
-
-def recorded(records: Mapping[str, Mapping], prefix: str = "") -> Markdown:
-    """A table of recorded measurements (``wsol_lib.book.results.load``) and their origin, or a sentence that there are none."""
-    chosen = {name.removeprefix(prefix): entry for name, entry in records.items() if name.startswith(prefix)}
-    if not chosen:
-        return Markdown("*No recorded measurements are at hand here; the repository keeps them in `results/`.*")
-    rows = [
-        f"| {_cell(name)} | {entry['value']:.1%} | {_cell(entry['dataset'])} | {entry['n']:,} |"
-        for name, entry in chosen.items()
-    ]
-    first = next(iter(chosen.values()))
-    origin = (
-        f"*Recorded on {_cell(first['date'])} on {_cell(first['device'])} with torch {_cell(first['versions']['torch'])}, "
-        f"commit {_cell(first['commit'])}.*"
-    )
-    return Markdown("| measured | value | data set | images |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + origin)
-
-
-def _cell(value: object) -> str:
-    """Text in a cell of a Markdown table: neither HTML nor the end of the cell."""
-    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
