@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import killed
 import numpy as np
@@ -15,7 +16,7 @@ from fake_localizer import write_table
 
 from wsol_lib.__main__ import main
 from wsol_lib.baselines import centred_boxes
-from wsol_lib.book import records, units
+from wsol_lib.book import experiments, records, units
 from wsol_lib.book.definitions import load_experiments
 from wsol_lib.book.experiments import baselines, listing, units_of
 from wsol_lib.boxes import localized
@@ -39,8 +40,14 @@ def logged(book):
     return [tuple(line.split()[:2]) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def with_log(book, wait=0.0):
-    return {"hyperparameters": {"log": str(book / "log"), "wait": wait}}
+def processes(book):
+    """Those that have begun a fit so far."""
+    path = book / "log"
+    return {line.split()[2] for line in path.read_text().splitlines()} if path.exists() else set()
+
+
+def with_log(book):
+    return {"hyperparameters": {"log": str(book / "log")}}
 
 
 def experiment(*arguments):
@@ -54,6 +61,7 @@ def process(book, told="told"):
 
 def _experiment_in(book, told):
     os.chdir(book)
+    experiments.time = SimpleNamespace(sleep=lambda _: time.sleep(0.01))
     with open(told, "w") as file, redirect_stdout(file):
         sys.exit(experiment())
 
@@ -116,15 +124,16 @@ def test_the_same_definition_under_two_names_is_run_once(book):
 
 
 def test_killed_and_started_again_it_goes_on(book):
-    write_table(book, {"a": {**with_log(book, wait=1), "seeds": [0, 1, 2]}})
+    write_table(book, {"a": {**with_log(book), "seeds": [0, 1, 2]}})
+    held = book / "log.held"
+    held.write_text("1")
     first = process(book)
-    deadline = time.monotonic() + 120
-    while ("begins", "1") not in logged(book) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    killed.until(lambda: ("begins", "1") in logged(book))
     assert "running" in states(book)["fake-a"]
     first.kill()
     assert killed.ended(first) == killed.KILLED
     assert ("ends", "1") not in logged(book)
+    held.unlink()
     assert "1 of 3 seeds finished" in states(book)["fake-a"]  # and the unit of the killed process is free at once
     assert killed.ended(process(book)) == 0
     assert logged(book) == [
@@ -138,11 +147,15 @@ def test_killed_and_started_again_it_goes_on(book):
 
 
 def test_processes_share_the_units_and_wait_for_each_other(book):
-    write_table(book, {"a": {**with_log(book, wait=1), "seeds": [0, 1, 2, 3]}})
+    write_table(book, {"a": {**with_log(book), "seeds": [0, 1, 2, 3]}})
+    held = book / "log.held"
+    held.write_text("0 1 2 3")
     both = [process(book, f"told-{number}") for number in range(2)]
+    killed.until(lambda: len(processes(book)) == 2)
+    held.unlink()
     assert [killed.ended(one) for one in both] == [0, 0]
     assert sorted(logged(book)) == sorted((what, str(seed)) for what in ("begins", "ends") for seed in range(4))
-    assert len({line.split()[2] for line in (book / "log").read_text().splitlines()}) == 2
+    assert len(processes(book)) == 2
     assert all(
         "fake-a" in (book / f"told-{number}").read_text() for number in range(2)
     )  # both have the whole result at the end

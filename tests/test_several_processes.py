@@ -2,7 +2,9 @@
 
 import json
 import os
+import time
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import killed
 import numpy as np
@@ -16,7 +18,7 @@ from torch import nn
 from wsol_lib import evaluate, localizer, psol
 from wsol_lib import train as training
 from wsol_lib.__main__ import main
-from wsol_lib.book import units
+from wsol_lib.book import experiments, units
 from wsol_lib.cam import CAM
 from wsol_lib.commands import reading
 from wsol_lib.data import coco, load_dataset
@@ -50,18 +52,20 @@ def commands(calls, each, folder, told):
     """Some calls one after the other in one folder, EACH the images of a process; what they print goes to the file ``told``."""
     evaluate.BATCH = reading.BATCH = 2
     units.commit = lambda: "0123456789ab"
+    experiments.time = SimpleNamespace(sleep=lambda _: time.sleep(0.01))
     os.chdir(folder)
     with open(told, "w") as file, redirect_stdout(file):
         for arguments in calls:
             command(arguments.replace("EACH", each).split())
 
 
-def side_by_side(calls, one, two):
+def side_by_side(calls, one, two, meanwhile=lambda: None):
     """The same calls by one process in a folder, and by two in another; what the first of each has printed."""
     for folder in (one, two):
         folder.mkdir(exist_ok=True)
     alone = killed.start(commands, calls, "4", one, one / "told")
     both = killed.in_two_processes(commands, lambda rank: (calls, "2", two, two / f"told-{rank}"))
+    meanwhile()
     assert [killed.ended(process) for process in (alone, *both)] == [0, 0, 0]
     return (one / "told").read_text(), (two / "told-0").read_text(), (two / "told-1").read_text()
 
@@ -156,13 +160,21 @@ def test_two_processes_of_every_command_find_what_one_finds(tmp_path):
 def test_two_processes_share_experiments_and_record_what_one_records(tmp_path):
     for folder in (one := tmp_path / "one", two := tmp_path / "two"):
         (folder / "results").mkdir(parents=True)
-        log = {"hyperparameters": {"log": "log", "wait": 0.3}}
+        log = {"hyperparameters": {"log": "log"}}
         write_table(folder, {"a": {**log, "seeds": [0, 1, 2]}, "b": {"seeds": [0], "localizer": NO_MAPS}})
-    alone, first, second = side_by_side(["experiment --profile tiny --record"], one, two)
+    held = two / "log.held"
+    held.write_text("0 1 2")
+
+    def lines():
+        return [line.split() for line in (two / "log").read_text().splitlines()] if (two / "log").exists() else []
+
+    def both_have_begun():
+        killed.until(lambda: len({process for *_, process in lines()}) == 2)
+        held.unlink()
+
+    alone, first, second = side_by_side(["experiment --profile tiny --record"], one, two, both_have_begun)
     assert first == second == alone
-    lines = [line.split() for line in (two / "log").read_text().splitlines()]
-    assert sorted(seed for what, seed, _ in lines if what == "ends") == ["0", "1", "2"]
-    assert len({process for *_, process in lines}) == 2
+    assert sorted(seed for what, seed, _ in lines() if what == "ends") == ["0", "1", "2"]
     for name in ("fake-a", "fake-b"):
         mine, theirs = (json.loads((folder / "results" / f"{name}.json").read_text()) for folder in (one, two))
         for record in (mine, theirs):
