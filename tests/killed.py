@@ -23,7 +23,7 @@ from wsol_lib.has import HideAndSeek
 from wsol_lib.models import Backbone, GapLinear
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["wsol_lib.localizers", "wsol_lib.book.experiments"])
+PROCESSES.set_forkserver_preload(["wsol_lib.localizers", "wsol_lib.book.experiments", "pytest"])
 KILLED = -signal.SIGKILL
 TIMEOUT = 120  # seconds; nothing here takes more than a few
 

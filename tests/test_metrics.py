@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from wsol_lib.boxes import boxes_from_score_maps, normalize_score_maps
 from wsol_lib.data import load_dataset
@@ -206,6 +205,9 @@ def test_a_predicted_box_without_area_is_a_miss():
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 10, 1000, 10**6]), st.booleans())
 def test_pxap_is_sklearns_average_precision_of_scores_rounded_down_to_the_grid(seed, steps, ignoring):
+    # here, for the processes below import this file
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
     rng = np.random.default_rng(seed)
     scores = rng.integers(0, steps, (2, 6, 7), endpoint=True) / steps
     masks, ignore = rng.random((2, 2, 6, 7)) < np.array([0.4, 0.3 * ignoring])[:, None, None, None]
