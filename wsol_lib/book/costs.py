@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -388,9 +387,7 @@ def of_photographs(name: str, settings: Mapping[str, Any], machine: Machine, num
 
 # -- the tables of the page "On a cluster" -----------------------------------------------------------------------------
 
-PAGE = "on-a-cluster.md"
 BACKBONE, READERS = "resnet50", 8  # of its tables, and processes that read images, for each GPU
-_TABLE = re.compile(r"(?<=<!-- costs: )(\w+)( -->\n).*?(?=<!-- end of costs -->)", re.DOTALL)
 
 
 def tables(found: Mapping[str, Machine]) -> dict[str, str]:
@@ -430,14 +427,3 @@ def _short(value: float) -> str:
 def _markdown(rows: list[tuple[str, ...]]) -> str:
     head, *others = ("| " + " | ".join(row) + " |" for row in rows)
     return "\n".join([head, "|---" * len(rows[0]) + "|", *others]) + "\n"
-
-
-def with_tables(text: str, found: Mapping[str, Machine]) -> str:
-    """The page with its tables as they are now: each stands between ``<!-- costs: NAME -->`` and ``<!-- end of costs -->``."""
-    made = tables(found)
-    return _TABLE.sub(lambda match: f"{match[1]}{match[2]}\n{made[match[1]]}\n", text)
-
-
-if __name__ == "__main__":
-    page = find(PAGE)
-    page.write_text(with_tables(page.read_text(encoding="utf-8"), machines()), encoding="utf-8")
