@@ -54,6 +54,14 @@ def test_its_first_paragraph_describes_it():
     assert '<meta name="description" content="Where is the bird &amp; what is &quot;it&quot;?" />' in site.mended(PAGE)
 
 
+def test_a_table_without_a_caption_is_called_as_its_section():
+    heading = '<h2><span>4.1. </span>One &amp; "two"<a class="headerlink" href="#x" title="Link">#</a></h2>'
+    page = f"<table><tr></tr></table>{heading}<table><caption>own</caption></table><table class='t'><tr></tr></table>"
+    soup = BeautifulSoup(site.named(site.named(page)), "html.parser")
+    assert [own.get("aria-label") for own in soup.find_all("table")] == [None, None, '4.1. One & "two"']
+    assert site.named(site.named(page)) == site.named(page) and "class='t'" in site.named(page)
+
+
 def test_what_is_mended_stays():
     assert site.mended(site.mended(PAGE)) == site.mended(PAGE)
 

@@ -63,11 +63,27 @@ def mended(page: str) -> str:
         page = re.sub(pattern, new, page, flags=re.DOTALL)
     if not re.search(r'class="[^"]*\bsd-', page):
         page = re.sub(DESIGN, "", page)
-    page = re.sub(r"<table\b.*?</table>", lambda found: aligned(found[0]), page, flags=re.DOTALL)
+    page = re.sub(r"<table\b.*?</table>", lambda found: aligned(found[0]), named(page), flags=re.DOTALL)
     if '<meta name="description"' not in page and (first := re.search(r"</h1>\s*<p>(.*?)</p>", page, re.DOTALL)):
         words = " ".join(html.unescape(re.sub(r"<[^>]+>", "", first[1])).split())
         page = page.replace("</title>", f'</title>\n    <meta name="description" content="{html.escape(words)}" />', 1)
     return page
+
+
+def named(page: str) -> str:
+    """A page of HTML whose tables without a caption have the name of their section, for those to whom it is read."""
+    section = ""
+
+    def name(found: re.Match) -> str:
+        nonlocal section
+        if found["heading"]:
+            section = html.unescape(re.sub(r'<a class="headerlink".*?</a>|<[^>]+>', "", found["heading"])).strip()
+        elif section and "aria-label" not in found["rest"]:
+            return f'<table aria-label="{html.escape(section)}"{found["rest"]}'
+        return found[0]
+
+    pattern = r"<h[1-6]\b[^>]*>(?P<heading>.*?)</h[1-6]>|<table(?P<rest>[^>]*>)(?!\s*<caption)"
+    return re.sub(pattern, name, page, flags=re.DOTALL)
 
 
 # -- numbers under numbers ---------------------------------------------------------------------------------------------
