@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -699,7 +700,7 @@ def test_pseudo_labels_without_training_take_the_delta_of_the_boxed_images(birds
 
 def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_path):
     """The classifier's rate falls after every epoch, and a checkpoint keeps it."""
-    options = {"epochs": 6, "batch_size": 16}
+    options = {"epochs": 6, "batch_size": 16, "backbone": "tiny", "attention_maps": 4}
 
     class Killed(Exception):
         pass
@@ -710,11 +711,12 @@ def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_pat
             raise Killed
 
     decay = LCHPInit.decay
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LCHPInit, "decay", kill)
-        with pytest.raises(Killed):
-            fitted("lchp-r", birds, checkpoint=tmp_path, **options)
-    own, left_alone = (fitted("lchp-r", birds, checkpoint=c, **options) for c in (tmp_path, None))
+    with tiny.registered():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LCHPInit, "decay", kill)
+            with pytest.raises(Killed):
+                fitted("lchp-r", birds, checkpoint=tmp_path, **options)
+        own, left_alone = (fitted("lchp-r", birds, checkpoint=c, **options) for c in (tmp_path, None))
     for name, value in own.network.state_dict().items():
         assert torch.equal(value, left_alone.network.state_dict()[name]), name
     torch.testing.assert_close(own.network.student.rate, torch.tensor(0.9**3))
