@@ -7,7 +7,7 @@
 The images are JPEG files of 64 x 64 pixels in twenty folders, half of them with a box, seen at 32 pixels (DDT at 64) by a
 network without ImageNet's weights: what grows is what is done for each image, and the network is small beside it.
 `experiment` trains CAM on all of them and predicts boxes of those that have one. Seconds are those of the processor, which
-other programs disturb less than the clock. Memory is the growth of the peak of the process over a call on 256 images; "bytes
+other programs disturb less than the clock. Memory is the growth of the peak of the process over a call on 640 images; "bytes
 an image" compares the largest number of images with the smallest.
 
 The record has one entry for each command and number of images, by its name "COMMAND/IMAGES": ``value`` is the processor's
@@ -37,7 +37,7 @@ from wsol_lib.__main__ import main as command
 from wsol_lib.book import results
 from wsol_lib.book.runner import CPU_SETTINGS
 
-WARM = 256  # images of the call that is not counted
+WARM = 640  # images of the call that is not counted: as many of each folder as a batch of DDT's has
 CLASSES, CONTENTS = 20, 200  # folders; different images, of which all are links
 TRAIN = "train --dataset folder --data-root {0} --set pretrained=false"
 COMMANDS = {
