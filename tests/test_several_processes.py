@@ -157,6 +157,17 @@ def test_two_processes_of_every_command_find_what_one_finds(tmp_path):
         assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
+def test_two_processes_of_a_search_are_one_search(tmp_path):
+    call = "search --method has --dataset synthbirds --backbone tiny --input-size 32 --epochs 1 --batch-size EACH"
+    call += " --option image_size=32 train-weaksup.n_images=12 train-fullsup.n_images=12 test.n_images=4"
+    call += " --fix freeze=all augment=none grid_size=8 --trials 1 --storage has.journal --test --out best"
+    both = killed.in_two_processes(commands, lambda rank: ([call], "2", tmp_path, tmp_path / f"told-{rank}"))
+    assert [killed.ended(process) for process in both] == [0, 0]
+    first, second = ((tmp_path / f"told-{rank}").read_text() for rank in (0, 1))
+    assert "look 1 at test" in first and second == ""  # everything is said once
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["best"], "no checkpoint is left"
+
+
 def test_two_processes_share_experiments_and_record_what_one_records(tmp_path):
     for folder in (one := tmp_path / "one", two := tmp_path / "two"):
         (folder / "results").mkdir(parents=True)

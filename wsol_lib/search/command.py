@@ -11,6 +11,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from wsol_lib import processes
 from wsol_lib.commands.arguments import METHOD, pairs
 from wsol_lib.evaluate import CURVES, table
 from wsol_lib.localizer import check_folder
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    processes.begin()
     if args.out is not None:
         check_folder(args.out)
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)}
