@@ -1,12 +1,14 @@
 """The study: processes may come, go and be killed, every trial is finished exactly once; what is no study stays as it is."""
 
+import fcntl
 import json
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
 import sys
-import time
 
+import killed
 import pytest
 from optuna.distributions import FloatDistribution
 
@@ -16,23 +18,36 @@ from wsol_lib.search.study import Study, read_study
 SETTINGS = {"method": "cam", "epochs": 2}
 SPACE = {"x": FloatDistribution(0.0, 1.0)}
 TRIALS = 12
-WORKER = f"""
-import sys, time
-from optuna.distributions import FloatDistribution
-from wsol_lib.search.study import Study
-with Study(sys.argv[1], {SETTINGS}, {{"x": FloatDistribution(0.0, 1.0)}}) as study:
-    while (number := study.claim({TRIALS})) is not None:
-        print(number, flush=True)
-        time.sleep(float(sys.argv[2]))
-        study.add(number, {{"x": number / {TRIALS}}}, score=number, seconds=0.1)
-"""
-HOLDER = """
-import fcntl, sys, time
-file = open(sys.argv[1] + ".running", "ab")
-fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
-print("locked", flush=True)
-time.sleep(60)
-"""
+FORK = multiprocessing.get_context("fork")
+
+
+def work(path, said, fatal=0, go=None):
+    """Trials until none is left; their numbers go to the file ``said``.
+
+    The process is killed at the call number ``fatal`` of a function, of those that write a trial down. With ``go`` the
+    first trial takes until that file is there.
+    """
+
+    def count(*_):
+        nonlocal fatal
+        fatal -= 1
+        if fatal == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with open(said, "w") as file, opened(path) as study:
+        while (number := study.claim(TRIALS)) is not None:
+            print(number, file=file, flush=True)
+            killed.until(lambda: go is None or go.exists())
+            sys.setprofile(count)
+            study.add(number, {"x": number / TRIALS}, score=number, seconds=0.1)
+            sys.setprofile(None)
+
+
+def hold(path, said, byte):
+    with open(f"{path}.running", "ab") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, byte)
+        said.write_text("locked")
+        signal.pause()
 
 
 @pytest.fixture
@@ -44,14 +59,25 @@ def opened(path, settings=SETTINGS, space=SPACE):
     return Study(path, settings, space)
 
 
-def process(code, *arguments):
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def process(tmp_path):
+    """Start a process of ``target(path, said, ...)``; it and the file ``said``. None lives on after the test."""
+    started = []
+
+    def start(target, path, *arguments):
+        said = tmp_path / f"said-{len(started)}"
+        started.append(FORK.Process(target=target, args=(path, said, *arguments)))
+        started[-1].start()
+        return started[-1], said
+
+    yield start
+    for one in started:
+        one.kill()
+        one.join()
 
 
-def kill(worker):
-    """Stop it without a chance to clean up; what it had said till then."""
-    worker.send_signal(signal.SIGKILL)
-    return worker.communicate()[0].split()
+def heard(said):
+    return said.read_text().split() if said.exists() else []
 
 
 def finished(path):
@@ -74,38 +100,39 @@ def test_a_finished_trial_is_kept_with_all_that_is_known_of_it(path):
     assert (trial.params, trial.value, trial.user_attrs) == ({"x": 0.25}, 0.75, {"number": 0, "loss": None})
 
 
-def test_killed_at_any_moment_no_finished_trial_is_lost_or_run_again(path):
+def test_killed_at_any_moment_no_finished_trial_is_lost_or_run_again(path, process):
+    """To write a trial down takes some 450 calls."""
     moments = random.Random(0)
     done, kills = [], 0
     while len(done) < TRIALS:
-        worker = process(WORKER, path, 0.02)
-        worker.stdout.readline()
-        time.sleep(moments.uniform(0, 0.06))
-        kills += worker.poll() is None
-        started = set(map(int, kill(worker)))
-        assert not started & set(done)
+        worker, said = process(work, path, moments.randint(1, 3 * 450))
+        kills += killed.ended(worker) == killed.KILLED
+        assert not set(map(int, heard(said))) & set(done)
         assert finished(path)[: len(done)] == done
         done = finished(path)
     assert sorted(done) == list(range(TRIALS))
     assert kills > 1
 
 
-def test_several_processes_run_each_trial_once(path):
-    workers = [process(WORKER, path, 0.1) for _ in range(3)]
-    started = [worker.communicate()[0].split() for worker in workers]
-    assert sorted(int(number) for own in started for number in own) == list(range(TRIALS))
+def test_several_processes_run_each_trial_once(path, process, tmp_path):
+    go = tmp_path / "go"
+    workers = [process(work, path, 0, go) for _ in range(3)]
+    killed.until(lambda: all(heard(said) for _, said in workers))
+    go.touch()
+    assert [killed.ended(worker) for worker, _ in workers] == [0, 0, 0]
+    assert sorted(int(number) for _, said in workers for number in heard(said)) == list(range(TRIALS))
     assert sorted(finished(path)) == list(range(TRIALS))
-    assert sum(map(bool, started)) > 1
 
 
-def test_the_trial_of_a_killed_process_is_for_those_who_still_run(path):
-    worker = process(WORKER, path, 60)
-    assert worker.stdout.readline() == "0\n"
+def test_the_trial_of_a_killed_process_is_for_those_who_still_run(path, process, tmp_path):
+    worker, said = process(work, path, 0, tmp_path / "never")
+    killed.until(lambda: heard(said) == ["0"])
     with opened(path) as study:
         assert study.claim(2) == 1
         study.add(1, {"x": 0.5}, score=0.5)
         assert study.claim(2) is None
-        kill(worker)
+        worker.kill()
+        assert killed.ended(worker) == killed.KILLED
         assert study.claim(2) == 0
 
 
@@ -152,33 +179,34 @@ def test_a_study_of_other_settings_or_ranges_is_refused_and_left_alone(path, set
     assert path.read_bytes() == content
 
 
-def test_locks_are_given_back_at_the_end(path):
+def test_locks_are_given_back_at_the_end(path, process):
     with opened(path) as study:
         assert study.claim(TRIALS) == 0
-    assert process(WORKER, path, 0).communicate(timeout=20)[0].split()[0] == "0"
+    worker, said = process(work, path)
+    assert killed.ended(worker) == 0 and heard(said)[0] == "0"
     assert study.trials  # it is still there, without its locks
 
 
-def test_locks_are_given_back_after_an_error(path):
+def test_locks_are_given_back_after_an_error(path, process):
     fill(path, [0])
     with pytest.raises(ValueError, match="expected the settings") as caught:
         opened(path, {})
-    assert process(WORKER, path, 0).communicate(timeout=20)[0].split()[0] == "1"
+    worker, said = process(work, path)
+    assert killed.ended(worker) == 0 and heard(said)[0] == "1"
     assert caught  # and with it all that was opened is still there
 
 
 @pytest.mark.parametrize("byte", [module.OPENING, module.WRITING])
-def test_a_storage_that_another_process_keeps_locked(path, byte, monkeypatch):
+def test_a_storage_that_another_process_keeps_locked(path, byte, process, monkeypatch):
     fill(path, [0])
     content = path.read_bytes()
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.1)
-    holder = process(HOLDER, path, byte)
-    holder.stdout.readline()
-    try:
-        with pytest.raises(ValueError, match=r"found it locked by another process for 0.1 seconds"):
-            fill(path, [1])
-    finally:
-        kill(holder)
+    holder, said = process(hold, path, byte)
+    killed.until(said.exists)
+    with pytest.raises(ValueError, match=r"found it locked by another process for 0.1 seconds"):
+        fill(path, [1])
+    holder.kill()
+    holder.join()
     assert path.read_bytes() == content
     fill(path, [1])
 
