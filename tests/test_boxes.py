@@ -148,6 +148,7 @@ corners = st.lists(st.tuples(*[st.integers(0, 9)] * 4), min_size=1, max_size=4).
 )
 
 
+@settings(deadline=None)
 @given(corners, corners)
 def test_iou_is_torchvisions(a, b):
     torch.testing.assert_close(box_iou(a, b), torchvision.ops.box_iou(a, b))
