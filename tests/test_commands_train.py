@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import killed
 import pytest
 import standins
+import tiny
 import torch
 
 from wsol_lib import localizers
@@ -16,8 +17,14 @@ from wsol_lib.cache import one_at_a_time
 from wsol_lib.commands import train
 from wsol_lib.localizer import Localizer
 
-TINY = ["--input-size", "32", "--batch-size", "8", "--set", "pretrained=false", "output_stride=32"]
+TINY = ["--backbone", "tiny", "--input-size", "32", "--batch-size", "8", "--set", "pretrained=false", "output_stride=8"]
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(6)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with tiny.registered():
+        yield
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def test_what_was_trained_is_said_and_kept(root, capsys):
     assert status == 0
     assert "trained cam on 12 images of 2 classes, folder train-weaksup" in said.out
     assert (
-        "unlike the published ones: pretrained False (published: True), output_stride 32 (published: None)" in said.out
+        "unlike the published ones: pretrained False (published: True), output_stride 8 (published: None)" in said.out
     )
     assert "epochs 1 (published: 10)" in said.out and "input_size 32 (published: None)" in said.out
     assert "tau 0.200, the published one" in said.out and "no boxed images" in said.err
