@@ -10,6 +10,7 @@ import killed
 import numpy as np
 import pytest
 import standins
+import tiny
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
@@ -24,8 +25,14 @@ from wsol_lib.commands.sheet import Entry
 from wsol_lib.commands.sheet import write as write_sheet
 from wsol_lib.data.images import read_square
 
-TRAINED = ["--input-size", "32", "--epochs", "1", "--batch-size", "8", "--set", "pretrained=false"]
+TRAINED = "--backbone tiny --input-size 32 --epochs 1 --batch-size 8 --set pretrained=false".split()
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(4)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with tiny.registered():
+        yield
 
 
 def call(images, *more, out="boxes.json"):
