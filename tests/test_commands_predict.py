@@ -25,7 +25,8 @@ from wsol_lib.commands.sheet import Entry
 from wsol_lib.commands.sheet import write as write_sheet
 from wsol_lib.data.images import read_square
 
-TRAINED = "--backbone tiny --input-size 32 --epochs 1 --batch-size 8 --set pretrained=false".split()
+TINY = ["--backbone", "tiny", "--input-size", "32"]
+TRAINED = [*TINY, "--epochs", "1", "--batch-size", "8", "--set", "pretrained=false"]
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(4)]
 
 
