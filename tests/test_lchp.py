@@ -613,9 +613,15 @@ def test_the_attention_can_be_looked_at_as_any_score_map(birds):
 # -- by their names ------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with tiny.registered():
+        yield
+
+
 def fitted(name, birds, boxed=None, **hyperparameters):
-    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False, "hidden": 8} | hyperparameters
-    return localizers.fit(name, birds, boxed, **options)
+    options = {"backbone": "tiny", "attention_maps": 4, "epochs": 1, "input_size": 32, "batch_size": 8}
+    return localizers.fit(name, birds, boxed, **options | {"pretrained": False, "hidden": 8} | hyperparameters)
 
 
 @pytest.mark.parametrize("name", ["lchp-i", "lchp-r"])
@@ -700,7 +706,7 @@ def test_pseudo_labels_without_training_take_the_delta_of_the_boxed_images(birds
 
 def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_path):
     """The classifier's rate falls after every epoch, and a checkpoint keeps it."""
-    options = {"epochs": 6, "batch_size": 16, "backbone": "tiny", "attention_maps": 4}
+    options = {"epochs": 6, "batch_size": 16}
 
     class Killed(Exception):
         pass
@@ -711,12 +717,11 @@ def test_a_training_that_was_cut_short_goes_on_at_the_rate_it_had(birds, tmp_pat
             raise Killed
 
     decay = LCHPInit.decay
-    with tiny.registered():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(LCHPInit, "decay", kill)
-            with pytest.raises(Killed):
-                fitted("lchp-r", birds, checkpoint=tmp_path, **options)
-        own, left_alone = (fitted("lchp-r", birds, checkpoint=c, **options) for c in (tmp_path, None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LCHPInit, "decay", kill)
+        with pytest.raises(Killed):
+            fitted("lchp-r", birds, checkpoint=tmp_path, **options)
+    own, left_alone = (fitted("lchp-r", birds, checkpoint=c, **options) for c in (tmp_path, None))
     for name, value in own.network.state_dict().items():
         assert torch.equal(value, left_alone.network.state_dict()[name]), name
     torch.testing.assert_close(own.network.student.rate, torch.tensor(0.9**3))
