@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torchvision.transforms import v2
@@ -288,9 +289,15 @@ def test_any_classifier_goes_with_any_localizer(birds):
 # -- by its name ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with tiny.registered():
+        yield
+
+
 def fitted(birds, **hyperparameters):
-    options = {"epochs": 1, "input_size": 32, "batch_size": 4, "pretrained": False, "hidden": 8} | hyperparameters
-    return localizers.fit("psol", birds, **options)
+    options = {"backbone": "tiny", "pretrained": False, "epochs": 1, "input_size": 32, "batch_size": 4, "hidden": 8}
+    return localizers.fit("psol", birds, **options | hyperparameters)
 
 
 class KnownTeacher(localizers.Localizer):

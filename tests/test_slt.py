@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -470,9 +471,15 @@ def test_inference_resizes_before_it_crops_as_the_classifier_alone(birds):
 # -- by its name ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _tiny():
+    with tiny.registered():
+        yield
+
+
 def fitted(birds, **hyperparameters):
-    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False, "hidden": 8} | hyperparameters
-    return localizers.fit("slt", birds, **options)
+    options = {"backbone": "tiny", "pretrained": False, "epochs": 1, "input_size": 32, "batch_size": 8, "hidden": 8}
+    return localizers.fit("slt", birds, **options | hyperparameters)
 
 
 def test_the_published_settings_reach_its_parts(birds):
@@ -501,7 +508,7 @@ def test_its_box_is_the_regressors_and_its_class_that_of_a_classifier_apart(bird
 
 @pytest.mark.parametrize("row", ABLATION)
 def test_the_maps_alone_are_a_localizer_for_every_row_of_table_5(birds, tmp_path, row):
-    options = {"epochs": 1, "input_size": 32, "batch_size": 8, "pretrained": False} | ABLATION[row]
+    options = {"backbone": "tiny", "pretrained": False, "epochs": 1, "input_size": 32, "batch_size": 8} | ABLATION[row]
     own = localizers.fit("wsol_lib.slt:SLTMaps", birds, birds, k=2, **options)
     expected = {"alpha": 0.4, "beta": 10.0, "average": True} | ABLATION[row]
     assert {name: getattr(own.network, name) for name in expected} == expected and own.network.sum_over_maps
