@@ -3,6 +3,7 @@
 The processes are forked from a server that has imported the library, so that each starts in a fraction of a second.
 """
 
+import functools
 import io
 import multiprocessing
 import os
@@ -11,8 +12,10 @@ import socket
 import sys
 import time
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
 import tiny
 import torch
 from torch import nn
@@ -22,15 +25,24 @@ from wsol_lib import train as training
 from wsol_lib.has import HideAndSeek
 from wsol_lib.models import Backbone, GapLinear
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["wsol_lib.localizers", "wsol_lib.book.experiments", "pytest"])
 KILLED = -signal.SIGKILL
 TIMEOUT = 120  # seconds; nothing here takes more than a few
 
 
+@functools.cache
+def processes():
+    """The context whose processes are forked from the server; where that begins it finds the modules of the tests."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["wsol_lib.localizers", "wsol_lib.book.experiments", "pytest", "warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
+    return context
+
+
 def start(target, *arguments, **environment):
     """A process that calls ``target(*arguments)``, with these environment variables."""
-    process = PROCESSES.Process(target=_call, args=(target, arguments, environment))
+    process = processes().Process(target=_call, args=(target, arguments, environment))
     process.start()
     return process
 

@@ -92,7 +92,7 @@ def test_a_merged_copy_lives_its_own_life():
 
 def test_two_processes_give_the_covariance_of_one():
     x = features()
-    with ProcessPoolExecutor(1, killed.PROCESSES) as pool:
+    with ProcessPoolExecutor(1, killed.processes()) as pool:
         there = pool.submit(DDT().partial_fit, x[:7])
         here = DDT().partial_fit(x[7:])
         assert_same(here.merge(there.result()), DDT().partial_fit(x))
