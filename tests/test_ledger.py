@@ -213,26 +213,6 @@ def test_what_keeps_a_claim_undecided_is_counted(why, expected):
     assert dict(ledger.reasons(made)) == {expected: 1}
 
 
-def test_what_decided_is_drawn_by_its_least_sure_difference():
-    sure, less = evidence(value=0.3, p=1e-9), evidence(value=0.1, p=1e-4)
-    made = [
-        decision("reproduced", sure, less),
-        decision("contradicted", evidence("photos-c minus photos-d, top1_cls", "contradicted"), id="psol-another"),
-        decision("reproduced", evidence("photos-e minus photos-f, box_side"), id="psol-sides"),
-        decision("reproduced", evidence("photos-e minus photos-f, score"), id="psol-scores"),
-        decision("reproduced", evidence("photos-g, surer_half"), id="psol-surer"),
-        decision("reproduced", evidence("photos-e"), id="psol-a-share"),
-        decision("reproduced", evidence(kind=KINDS[1]), id="psol-birds"),
-        decision("not at this scale", evidence(), id="psol-undecided"),
-    ]
-    _, ax = plt.subplots()
-    drawn = ledger.draw_decided(ax, made, KINDS[0])
-    assert {d.claim.id for d in drawn} == {"psol-a-claim", "psol-another", "psol-surer"}
-    assert {text.get_text() for text in ax.get_yticklabels()} == {"✔ a − b", "✘ c − d, top1 cls", "✔ g, surer half"}
-    assert sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o") == [10.0, 10.0]
-    plt.close("all")
-
-
 def test_what_holms_correction_takes_back_is_said():
     taken = decision("not at this scale", evidence(), why="reproduced by itself", p=0.03)
     said = ledger.corrected([taken, decision("reproduced", p=1e-6), decision("not at this scale", p=0.5)]).data

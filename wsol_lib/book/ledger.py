@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from wsol_lib.book import results
 from wsol_lib.book.claims import DECIDED, Change, Claim, Decision, printed_numbers
-from wsol_lib.book.evidence import ANNOTATIONS, COUNTED, KINDS, OF_SEEDS, Evidence, Records
+from wsol_lib.book.evidence import ANNOTATIONS, COUNTED, KINDS, Evidence, Records
 
 TITLES = {"psol": "PSOL", "evaluation": "Evaluating WSOL right", "slt": "SLT-Net", "lchp": "LCHP"}
 #: Verdict -> symbol and colour: told apart without seeing the colour; neither boxes nor methods have these colours.
@@ -126,35 +126,6 @@ def draw_counts(ax: Axes, decisions: Iterable[Decision]) -> None:
         ax.text(end, y, words, va="center", fontsize="small")
     ax.invert_yaxis()
     ax.set(xlabel=f"claims, {len(decisions)} in all", xlim=(0, 1.25 * max(left, default=1)))
-
-
-def draw_decided(ax: Axes, decisions: Iterable[Decision], kind: str) -> list[Decision]:
-    """The differences that decide claims by one kind of evidence, in points, with 95 % intervals; returns the claims drawn.
-
-    Of a claim that names several the one that is least sure is drawn, and differences that are not shares of images are not.
-    """
-    chosen = {}
-    for decision in decisions:
-        if decision.verdict in DECIDED and decision.kind == kind:
-            own = [e for e in decision.evidence if e.kind == kind and e.verdict == decision.verdict]
-            weakest = max(own, key=lambda e: e.p or 0.0)
-            compared = " minus " in weakest.name or weakest.name.endswith((", choosing_tau", ", sure", ", surer_half"))
-            if compared and not any(measure in weakest.name for measure in ("box_side", ", score", *OF_SEEDS)):
-                chosen[decision.claim.id] = decision, weakest
-    ordered = sorted(chosen.values(), key=lambda pair: pair[1].value)
-    for y, (decision, own) in enumerate(ordered):
-        _, colour = LIGHTS[decision.verdict]
-        ax.plot([100 * own.low, 100 * own.high], [y, y], color=colour, lw=2)
-        ax.plot(100 * own.value, y, marker="s" if decision.verdict == "contradicted" else "o", color=colour)
-    names = [f"{LIGHTS[d.verdict][0]} {_short(own.name)}" for d, own in ordered]
-    ax.set_yticks(range(len(ordered)), names, fontsize="small")
-    ax.axvline(0, color="#666666", lw=1)
-    ax.set(xlabel="points", ylim=(-0.7, len(ordered) - 0.3))
-    return [decision for decision, _ in ordered]
-
-
-def _short(name: str) -> str:
-    return re.sub(r"\b(photos|birds|worlds)-", "", name).replace(" minus ", " − ").replace("_", " ")
 
 
 def corrected(decisions: Iterable[Decision]) -> Markdown:
