@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
 from wsol_lib.book import records
@@ -88,8 +89,7 @@ def draw(
         ax.plot([], [], "kD", mfc="none", ls="", label="printed")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
-    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # whole percents
-    ax.xaxis.set_major_formatter("{x:.0%}")
+    _whole_percents(ax.xaxis)
     first = next(iter(kept.values()))
     ax.set_xlabel(f"GT-known Loc, {first['n']:,} images")
     ax.figure.legend(loc="outside lower center", ncols=3)
@@ -114,4 +114,9 @@ def draw_over(ax: Axes, lines: Mapping[str, Mapping[int, str]], colours: Mapping
     ax.set(xlabel=of, ylabel=f"GT-known Loc, {records.load_record(kept[0])['n']:,} images", xscale="log")
     ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
     ax.minorticks_off()
-    ax.yaxis.set_major_formatter("{x:.0%}")
+    _whole_percents(ax.yaxis)
+
+
+def _whole_percents(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter("{x:.0%}")
