@@ -400,7 +400,7 @@ def test_a_layer_by_its_name_is_the_last_to_freeze():
     learning = {name for name, parameter in backbone.trunk.named_parameters() if parameter.requires_grad}
     assert {name[:3] for name in learning} == {"2.6", "3.w", "4.w", "4.b"}
     assert not backbone.trunk[2][5][3].training and backbone.trunk[2][6].training
-    with pytest.raises(ValueError, match="expected the last layer to freeze out of 0, 1, .*2.5.3.*, found 'blocks'"):
+    with pytest.raises(ValueError, match=r"expected the last layer to freeze out of 0, 1, .*2.5.3.*, found 'blocks'"):
         backbone.freeze("blocks")
 
 
